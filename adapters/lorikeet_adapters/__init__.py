@@ -1,0 +1,1 @@
+"""What an adapter is, where it lives and how it is applied. Imports nothing of ours."""

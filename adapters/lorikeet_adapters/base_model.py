@@ -1,0 +1,218 @@
+"""Load the frozen base model once, in the form it will be served in, and fingerprint it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from lorikeet_adapters.errors import BaseModelRefused
+from lorikeet_adapters.quantization import Quantization
+
+# Architectures whose cache is a running state, not keys and values: no slot form exists for them.
+STATEFUL_MODEL_TYPES = frozenset(
+    {
+        "bamba", "falcon_h1", "falcon_mamba", "granitemoehybrid", "jamba", "lfm2", "mamba", "mamba2", "minimax",
+        "nemotron_h", "qwen3_5", "qwen3_next", "recurrent_gemma", "rwkv", "xlstm", "zamba", "zamba2",
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class LinearShape:
+    """A module that can carry LoRA: y[..., out_features] from x[..., in_features]."""
+
+    in_features: int
+    out_features: int
+
+
+@dataclass(frozen=True, slots=True)
+class BaseModel:
+    """A resident base. `linears` maps module names to shapes; nothing here changes after loading."""
+
+    model: PreTrainedModel
+    source: str
+    name: str
+    quantization: Quantization
+    device: torch.device
+    compute_dtype: torch.dtype
+    fingerprint: str
+    linears: Mapping[str, LinearShape]
+    bytes_by_dtype: Mapping[str, int]
+    unpacked: tuple[str, ...]
+
+    @property
+    def bytes(self) -> int:
+        return sum(self.bytes_by_dtype.values())
+
+    @property
+    def context_length(self) -> int:
+        """Longest sequence in tokens that the model's positions were made for."""
+        return _context_length(self.model)
+
+
+def demo_base() -> Path:
+    """Folder of the embedded demo base, found without importing the server."""
+    from importlib.util import find_spec
+
+    spec = find_spec("lorikeet_server")
+    roots = list(spec.submodule_search_locations or ()) if spec else []
+    if not roots:
+        raise BaseModelRefused("the embedded demo base is not installed; name a model folder instead")
+    return Path(roots[0]) / "demo" / "base"
+
+
+def resolve_source(source: str) -> str:
+    """`demo` becomes the embedded base's folder; anything else is a local folder or a hub id."""
+    return str(demo_base()) if source == "demo" else source
+
+
+def load_base(
+    source: str, quantization: str = "auto", device: str = "cpu", *, for_training: bool = False,
+    trust_remote_code: bool = False,
+) -> BaseModel:  # fmt: skip
+    """Load `source` and freeze it in eval mode.
+
+    With `for_training` the CPU kernel that repacks NF4 weights in place is switched off, because a
+    packed layer has no backward. Raises BaseModelRefused with one line of reason.
+    """
+    where = resolve_source(source)
+    kind = Quantization.NF4 if quantization == Quantization.AUTO else Quantization(quantization)
+    target = torch.device(device)
+    _refuse_unservable(source, where, trust_remote_code)
+    dtype = torch.float32 if kind is Quantization.FP32 else torch.bfloat16
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            where, dtype=dtype, quantization_config=_bitsandbytes_config(kind), device_map={"": target},
+            trust_remote_code=trust_remote_code, local_files_only=Path(where).is_dir(),
+        )  # fmt: skip
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise BaseModelRefused(f"cannot load the base model `{source}`: {_first_line(error)}") from error
+    model.eval()
+    model.requires_grad_(False)
+    unpacked = _guard_packing(model, for_training)
+    return BaseModel(
+        model=model, source=source, name=_display_name(source), quantization=kind, device=target, compute_dtype=dtype,
+        fingerprint=fingerprint(model), linears=linear_shapes(model), bytes_by_dtype=bytes_by_dtype(model),
+        unpacked=unpacked,
+    )  # fmt: skip
+
+
+def linear_shapes(model: nn.Module) -> dict[str, LinearShape]:
+    """Every module that LoRA can be attached to, by name, in the order of the forward's definition."""
+    return {name: _shape(module) for name, module in model.named_modules() if _is_linear(module)}
+
+
+def fingerprint(model: nn.Module) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes of everything the model holds.
+
+    Taken before the first forward: bitsandbytes repacks NF4 weights in place on some CPUs.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(_tensors(model)):
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        flat = tensor.detach().cpu().contiguous().flatten()
+        digest.update(flat.view(torch.uint8).numpy().data if flat.numel() else b"")
+    return digest.hexdigest()
+
+
+def bytes_by_dtype(model: nn.Module) -> dict[str, int]:
+    """Bytes held, counted once where tensors are shared (a tied head)."""
+    held: Counter[str] = Counter()
+    seen: set[int] = set()
+    for _, tensor in _tensors(model):
+        if tensor.data_ptr() not in seen:
+            seen.add(tensor.data_ptr())
+            held[str(tensor.dtype).removeprefix("torch.")] += tensor.numel() * tensor.element_size()
+    return dict(held)
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    return iter(cast("Mapping[str, torch.Tensor]", _tensor_state(model)).items())
+
+
+def _tensor_state(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
+
+
+def _is_linear(module: nn.Module) -> bool:
+    return isinstance(module, (nn.Linear, Conv1D))
+
+
+def _shape(module: nn.Module) -> LinearShape:
+    if isinstance(module, Conv1D):
+        return LinearShape(module.nx, module.nf)
+    linear = cast("nn.Linear", module)
+    return LinearShape(linear.in_features, linear.out_features)
+
+
+def _refuse_unservable(source: str, where: str, trust_remote_code: bool) -> None:
+    if Path(where).is_dir() and not (Path(where) / "config.json").is_file():
+        raise BaseModelRefused(f"`{source}` is no model folder: it has no config.json")
+    if not Path(where).is_dir() and (where.startswith((".", "/", "~")) or where.count("/") != 1):
+        raise BaseModelRefused(f"`{source}` is neither a folder nor a hub id of the form owner/name")
+    try:
+        config = AutoConfig.from_pretrained(where, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        raise BaseModelRefused(f"`{source}` has no readable model config: {_first_line(error)}") from error
+    if config.model_type in STATEFUL_MODEL_TYPES:
+        raise BaseModelRefused(
+            f"`{source}` is a {config.model_type} model: its running state has no slot form here; "
+            "serve a model whose cache holds keys and values"
+        )
+
+
+def _bitsandbytes_config(kind: Quantization) -> BitsAndBytesConfig | None:
+    if kind is Quantization.NF4:
+        return BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16,
+        )  # fmt: skip
+    if kind is Quantization.INT8:
+        # Threshold 0: the outlier path is slow on a CPU and cannot be captured in a CUDA graph.
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0)
+    return None
+
+
+def _guard_packing(model: nn.Module, for_training: bool) -> tuple[str, ...]:
+    """Keep NF4 layers unpacked where packing would break them; returns the names left unpacked.
+
+    The packed AVX-512 kernel has no backward, and asserts N % 32 == 0 and K % 64 == 0.
+    """
+    unpacked = []
+    for name, module in model.named_modules():
+        if not hasattr(module, "support_avx512bf16_for_cpu"):
+            continue
+        fits = module.out_features % 32 == 0 and module.in_features % 64 == 0
+        if for_training or not fits:
+            module.support_avx512bf16_for_cpu = False
+        if not module.support_avx512bf16_for_cpu:
+            unpacked.append(name)
+    return tuple(unpacked)
+
+
+def _context_length(model: PreTrainedModel) -> int:
+    config = model.config.get_text_config()
+    for key in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"):
+        value = getattr(config, key, None)
+        if isinstance(value, int):
+            return value
+    return 2048
+
+
+def _display_name(source: str) -> str:
+    return Path(source).name or source
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,79 @@
+"""Everything this package raises on purpose.
+
+    LorikeetError
+    ├── RefusedError            the caller's input is at fault
+    │   ├── AdapterRefused      files that are no servable adapter; carries findings
+    │   ├── BaseModelRefused    a folder that is no servable base model
+    │   ├── MixRefused          a mix that cannot be read or is out of bounds
+    │   └── NameRefused         a name that breaks the naming rule or shadows another
+    ├── AdapterNotFound         nothing is registered under this name
+    ├── AdapterConflict         the name is taken by other bytes
+    └── StoreError              the data folder itself
+        └── StoreLocked         another process holds it
+
+To add one: subclass the branch whose fault it is, write one sentence, and give it a row in
+`lorikeet_server.errors.TABLE` (a test walks this tree and fails without it). Messages of
+`RefusedError` and its kin are shown to clients: they name what, where and how to mend it, and
+never a path of the server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lorikeet_adapters.finding import Finding
+
+
+class LorikeetError(Exception):
+    """Root of every error raised on purpose."""
+
+
+class RefusedError(LorikeetError):
+    """The caller's input is at fault; the message is safe to show."""
+
+
+class AdapterRefused(RefusedError):
+    """The files are no adapter that can be applied exactly; `findings` gives every reason."""
+
+    def __init__(self, findings: Sequence[Finding]) -> None:
+        self.findings = tuple(findings)
+        super().__init__("; ".join(finding.sentence for finding in self.findings))
+
+
+class BaseModelRefused(RefusedError):
+    """The folder or repository holds no causal language model that can be served."""
+
+
+class MixRefused(RefusedError):
+    """A mix of adapters cannot be read, or its weights are out of bounds."""
+
+
+class NameRefused(RefusedError):
+    """A name breaks the naming rule or belongs to the base model."""
+
+
+class AdapterNotFound(LorikeetError):
+    """Nothing is registered under this name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"the model `{name}` does not exist; GET /v1/models lists what does")
+
+
+class AdapterConflict(LorikeetError):
+    """The name is taken by an adapter with other bytes."""
+
+
+class StoreError(LorikeetError):
+    """The data folder cannot be used."""
+
+
+class StoreLocked(StoreError):
+    """Another process holds the data folder; `url` says where it listens, when it does."""
+
+    def __init__(self, url: str | None) -> None:
+        self.url = url
+        where = f" by the server at {url}" if url else " by another process"
+        super().__init__(f"the data folder is in use{where}")
