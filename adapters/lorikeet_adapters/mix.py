@@ -1,0 +1,87 @@
+"""A mix: which adapters a request adds to the base, with what weights. The base is the empty mix."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from lorikeet_adapters.errors import MixRefused
+
+MAX_WEIGHT = 100.0
+MAX_TERMS = 16
+# A plain decimal: an exponent's sign would read as the next term's plus.
+WEIGHT = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Term:
+    """`adapter` is a name while a request is read, a generation once it is resolved."""
+
+    adapter: str
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """Terms in one order, none zero, no adapter twice: equal mixes are equal values."""
+
+    terms: tuple[Term, ...] = ()
+
+    @classmethod
+    def of(cls, terms: Iterable[Term]) -> Mix:
+        """Check and normalise: equal adapters are summed, zeros dropped, the rest sorted."""
+        sums: dict[str, float] = {}
+        for term in terms:
+            _check_weight(term)
+            sums[term.adapter] = sums.get(term.adapter, 0.0) + term.weight
+        if len(sums) > MAX_TERMS:
+            raise MixRefused(f"a mix names {len(sums)} adapters, the most is {MAX_TERMS}")
+        return cls(tuple(sorted(Term(adapter, weight) for adapter, weight in sums.items() if weight != 0.0)))
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        return tuple(term.adapter for term in self.terms)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over adapters and exact weights; what keys any cache of computed state."""
+        canonical = json.dumps([[term.adapter, term.weight.hex()] for term in self.terms])
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+BASE_MIX = Mix()
+
+
+def parse_mix(text: str, is_name: Callable[[str], bool]) -> tuple[Term, ...]:
+    """Read `a`, `a:0.7` or `a:0.7+b:0.3`; an exact name wins over parsing.
+
+    Returns the terms as written, to be resolved and normalised. Raises MixRefused. A text with
+    neither a weight nor a plus is one name, known or not.
+    """
+    if is_name(text):
+        return (Term(text, 1.0),)
+    return tuple(_parse_term(part, text, is_name) for part in text.split("+"))
+
+
+def _parse_term(part: str, whole: str, is_name: Callable[[str], bool]) -> Term:
+    if not part:
+        raise MixRefused(f"the mix `{whole}` has an empty term; write it like `formal:0.7+friendly:0.3`")
+    name, colon, weight = part.rpartition(":")
+    if is_name(part) or not colon:
+        return Term(part, 1.0)
+    if not name or not WEIGHT.fullmatch(weight):
+        if name and "+" not in whole:
+            return Term(part, 1.0)  # no mix at all: an unknown name with a colon in it
+        raise MixRefused(f"the weight `{weight}` in `{whole}` is not a plain decimal number")
+    return Term(name, float(weight))
+
+
+def _check_weight(term: Term) -> None:
+    if not math.isfinite(term.weight):
+        raise MixRefused(f"the weight of `{term.adapter}` is not a finite number")
+    if abs(term.weight) > MAX_WEIGHT:
+        raise MixRefused(f"the weight {term.weight:g} of `{term.adapter}` is beyond ±{MAX_WEIGHT:g}")

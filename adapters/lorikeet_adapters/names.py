@@ -1,0 +1,20 @@
+"""The naming rule: adapters, aliases and the base share one namespace."""
+
+from __future__ import annotations
+
+import re
+
+from lorikeet_adapters.errors import NameRefused
+
+MAX_BYTES = 128
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*(/[A-Za-z0-9][A-Za-z0-9._:-]*)?")
+
+
+def check_name(name: str) -> str:
+    """Return `name`, or raise NameRefused. A path that resembles a name cannot climb: no part starts with a dot."""
+    if len(name.encode("utf-8", "replace")) > MAX_BYTES or not NAME.fullmatch(name):
+        raise NameRefused(
+            f"{name[:MAX_BYTES]!r} is no adapter name: letters, digits and ._:- with at most one slash, "
+            f"starting with a letter or digit, {MAX_BYTES} bytes at most"
+        )
+    return name

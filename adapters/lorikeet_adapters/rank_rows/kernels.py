@@ -1,0 +1,48 @@
+"""The arithmetic of rank rows. Both kernels compute the same sum; `reference` is the one to read.
+
+Semantics, for x[T, K], a[R, K], b[R, N], s[T, R], y[T, N]:
+
+    y[t] + sum over p with s[t, p] != 0 of  s[t, p] * (x[t] . a[p]) * b[p]
+
+What s does not name may not touch a row: x @ a.T can be infinite for an adapter with huge weights,
+and infinity times zero is NaN, so the product is masked, never just multiplied by zero.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch.nn import functional as F
+
+
+class Kernel(Protocol):
+    """Returns y plus the rows' share, in y's dtype; y itself may be overwritten."""
+
+    def __call__(
+        self, x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, s: torch.Tensor, y: torch.Tensor
+    ) -> torch.Tensor: ...
+
+
+def reference(
+    x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, s: torch.Tensor, y: torch.Tensor
+) -> torch.Tensor:  # fmt: skip
+    """Token by token, row by row, in fp32."""
+    out = y.float().clone()
+    for token in range(x.shape[0]):
+        for row in s[token].nonzero().flatten().tolist():
+            shrunk = torch.dot(x[token].float(), a[row].float())
+            out[token] += s[token, row].float() * shrunk * b[row].float()
+    return out.to(y.dtype)
+
+
+def batched(
+    x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, s: torch.Tensor, y: torch.Tensor
+) -> torch.Tensor:  # fmt: skip
+    """Two GEMMs and a masked multiply; works on every device. `s` broadcasts over tokens if it has one row."""
+    shrunk = F.linear(x, a)
+    weighted = torch.where(s != 0, shrunk * s, 0)
+    return torch.addmm(y, weighted.to(b.dtype), b)
+
+
+KERNELS: dict[str, Kernel] = {"reference": reference, "torch": batched}

@@ -1,0 +1,39 @@
+"""From the mixes of one step to S: which rows are active and what weight each token gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from lorikeet_adapters.mix import Mix
+from lorikeet_adapters.rank_rows.arena import Extent
+
+type Extents = Mapping[str, Extent]  # generation -> its rows in one module
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveRows:
+    """`extents` in the order of S's columns; s[T or 1, R] in fp32 on the CPU. R is never 0."""
+
+    extents: tuple[Extent, ...]
+    s: torch.Tensor
+
+
+def active_rows(extents: Extents, mixes: Sequence[Mix]) -> ActiveRows | None:
+    """S for one module, one row per mix; None when no mix has rows there, which costs nothing."""
+    named = sorted({term.adapter for mix in mixes for term in mix.terms} & extents.keys())
+    if not named:
+        return None
+    columns: dict[str, slice] = {}
+    width = 0
+    for generation in named:
+        columns[generation] = slice(width, width + len(extents[generation]))
+        width += len(extents[generation])
+    s = torch.zeros(len(mixes), width)
+    for row, mix in enumerate(mixes):
+        for term in mix.terms:
+            if term.adapter in columns:
+                s[row, columns[term.adapter]] = term.weight
+    return ActiveRows(tuple(extents[generation] for generation in named), s)

@@ -1,0 +1,133 @@
+"""Rank rows attached to a base model: insert and evict adapters, choose the mixes of a step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from torch import nn
+
+from lorikeet_adapters.base_model import BaseModel
+from lorikeet_adapters.mix import Mix
+from lorikeet_adapters.rank_rows.arena import Arena, Extent
+from lorikeet_adapters.rank_rows.kernels import KERNELS, Kernel
+from lorikeet_adapters.rank_rows.layout import ActiveRows, active_rows
+from lorikeet_adapters.weights import AdapterWeights
+
+
+class _Target:
+    """One linear module: its arena, who owns rows in it, and this step's share of the work."""
+
+    def __init__(self, arena: Arena) -> None:
+        self.arena = arena
+        self.extents: dict[str, Extent] = {}
+        self.active: ActiveRows | None = None
+        self.s: torch.Tensor | None = None
+        self._gathered: tuple[tuple[Extent, ...], torch.Tensor, torch.Tensor] | None = None
+
+    def changed(self) -> None:
+        self._gathered = None
+
+    def rows(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """a[R, K] and b[R, N] of the active extents: views where they touch, else a copy kept until they change."""
+        assert self.active is not None
+        extents = self.active.extents
+        if all(left.stop == right.start for left, right in zip(extents, extents[1:], strict=False)):
+            whole = slice(extents[0].start, extents[-1].stop)
+            return self.arena.a[whole], self.arena.b[whole]
+        if self._gathered is None or self._gathered[0] != extents:
+            a = torch.cat([self.arena.a[each.start : each.stop] for each in extents])
+            b = torch.cat([self.arena.b[each.start : each.stop] for each in extents])
+            self._gathered = (extents, a, b)
+        return self._gathered[1], self._gathered[2]
+
+
+class RankRows:
+    """All targets of one base model. Only the thread that runs the model calls it.
+
+    The base keeps its classes, weights and quantiser: rows are added by forward hooks on the raw
+    model, which return at once when a step has no active rows.
+    """
+
+    def __init__(self, base: BaseModel, kernel: str = "torch") -> None:
+        self._kernel: Kernel = KERNELS[kernel]
+        self._device = base.device
+        self._dtype = base.compute_dtype
+        self._targets = {
+            name: _Target(Arena(shape, base.compute_dtype, base.device)) for name, shape in base.linears.items()
+        }
+        self._resident: dict[str, int] = {}
+        modules = dict(base.model.named_modules())
+        self._hooks = [
+            modules[name].register_forward_hook(partial(self._add, target)) for name, target in self._targets.items()
+        ]
+
+    @property
+    def resident(self) -> dict[str, int]:
+        """Generation -> largest rank among its modules."""
+        return dict(self._resident)
+
+    @property
+    def bytes(self) -> int:
+        return sum(target.arena.bytes for target in self._targets.values())
+
+    def insert(self, generation: str, weights: AdapterWeights) -> None:
+        """Give a checked adapter rows in every module it has. Must not be resident."""
+        assert generation not in self._resident, generation
+        for name, rows in weights.modules.items():
+            target = self._targets[name]
+            target.extents[generation] = target.arena.insert(rows)
+            target.changed()
+        self._resident[generation] = weights.rank
+
+    def evict(self, generation: str) -> None:
+        """Take an adapter's rows back. No running request may name it."""
+        del self._resident[generation]
+        for target in self._targets.values():
+            extent = target.extents.pop(generation, None)
+            if extent is not None:
+                target.arena.evict(extent)
+                target.changed()
+
+    @contextmanager
+    def step(self, mixes: Sequence[Mix]) -> Iterator[None]:
+        """Within it every forward adds these mixes' rows: one mix per token, or one for all tokens.
+
+        Every adapter of every mix must be resident.
+        """
+        missing = {each for mix in mixes for each in mix.adapters} - self._resident.keys()
+        if missing:
+            raise LookupError(f"not resident: {sorted(missing)}")
+        self._choose(mixes)
+        try:
+            yield
+        finally:
+            self._choose(())
+
+    def detach(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def _choose(self, mixes: Sequence[Mix]) -> None:
+        # Modules whose adapters lie in the same rows share one S, which is nearly all of them.
+        shared: dict[tuple[tuple[str, Extent], ...], tuple[ActiveRows | None, torch.Tensor | None]] = {}
+        for target in self._targets.values():
+            key = tuple(sorted(target.extents.items(), key=lambda item: item[0]))
+            if key not in shared:
+                active = active_rows(target.extents, mixes) if mixes else None
+                s = None if active is None else active.s.to(self._device, self._dtype)
+                shared[key] = (active, s)
+            target.active, target.s = shared[key]
+
+    def _add(
+        self, target: _Target, module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor
+    ) -> torch.Tensor:  # fmt: skip
+        if target.s is None:
+            return output
+        a, b = target.rows()
+        x = inputs[0].reshape(-1, inputs[0].shape[-1]).to(self._dtype)
+        y = output.reshape(-1, output.shape[-1])
+        s = target.s if target.s.shape[0] in (1, x.shape[0]) else target.s.repeat_interleave(x.shape[0] // len(target.s), 0)
+        return self._kernel(x, a, b, s.expand(x.shape[0], -1), y.to(self._dtype)).view_as(output)

@@ -1,0 +1,70 @@
+"""Where adapter files come from: a local folder, confined to a root the operator configured."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, NoReturn
+
+from lorikeet_adapters.errors import AdapterRefused
+from lorikeet_adapters.finding import Finding
+
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+PICKLE_FILE = "adapter_model.bin"
+MAX_CONFIG_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterFiles:
+    """Both files of an adapter, opened. `origin` is what the record shows as their source."""
+
+    config: bytes
+    weights: BinaryIO
+    origin: str
+
+
+def confine(root: Path, path: str) -> Path:
+    """The real folder meant by `path`, relative to `root` or inside it. Raises AdapterRefused when it is elsewhere."""
+    real_root = root.resolve()
+    folder = (real_root / path).resolve()
+    if not folder.is_relative_to(real_root):
+        _refuse("outside_root", "source.path", f"{path!r} is outside the adapters root",
+                "move the folder below the root, or start the server with --adapters-root")  # fmt: skip
+    return folder
+
+
+@contextmanager
+def open_folder(folder: Path) -> Iterator[AdapterFiles]:
+    """Open both files of a PEFT folder. Raises AdapterRefused when one is missing or no regular file."""
+    if not folder.is_dir():
+        _refuse("no_folder", "source.path", f"{folder.name!r} is no folder", "name the folder that PEFT saved")
+    with _open_regular(folder, CONFIG_FILE) as config:
+        text = config.read(MAX_CONFIG_BYTES + 1)
+    if len(text) > MAX_CONFIG_BYTES:
+        _refuse("too_large", CONFIG_FILE, f"{CONFIG_FILE} is over {MAX_CONFIG_BYTES} bytes", "")
+    if not (folder / WEIGHTS_FILE).exists() and (folder / PICKLE_FILE).exists():
+        _refuse("pickle_only", WEIGHTS_FILE, f"the folder has {PICKLE_FILE}, a pickle, which is never opened",
+                "load it with PEFT where you trust it and save_pretrained() it again")  # fmt: skip
+    with _open_regular(folder, WEIGHTS_FILE) as weights:
+        yield AdapterFiles(text, weights, folder.name)
+
+
+def _open_regular(folder: Path, name: str) -> BinaryIO:
+    try:
+        # O_NOFOLLOW and the check on the open file: a link put here after `confine` leads nowhere.
+        handle = os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        _refuse("missing_file", name, f"{name} cannot be opened: {error.strerror}", "save the adapter again with PEFT")
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        _refuse("not_a_file", name, f"{name} is no regular file", "save the adapter again with PEFT")
+    return os.fdopen(handle, "rb")
+
+
+def _refuse(code: str, field: str, message: str, fix: str) -> NoReturn:
+    raise AdapterRefused([Finding(code, message, fix, field=field)])

@@ -1,0 +1,182 @@
+"""adapter_config.json read strictly: every field is honoured, harmless, or refused by name.
+
+Imports no torch and builds no PEFT object from the file. The fields are those of PEFT 0.2 to 0.21
+(`peft.tuners.lora.config.LoraConfig`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from lorikeet_adapters.errors import AdapterRefused
+from lorikeet_adapters.finding import Finding
+
+LFS_MARKER = b"version https://git-lfs"
+MAX_RANK = 4096
+
+# Read, never acted on: nothing in them changes what the adapter adds at inference.
+HARMLESS = frozenset(
+    {
+        "auto_mapping", "base_model_name_or_path", "eva_config", "exclude_modules", "fan_in_fan_out", "inference_mode",
+        "layers_pattern", "layers_to_transform", "loftq_config", "lora_dropout", "megatron_core", "peft_version",
+        "qalora_group_size", "revision", "runtime_config", "target_modules", "velora_config",
+    }
+)  # fmt: skip
+HARMLESS_INITS = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
+HONOURED = frozenset({"alpha_pattern", "lora_alpha", "peft_type", "r", "rank_pattern", "use_rslora"})
+MERGE_FIX = "merge it into plain LoRA with PEFT before registering"
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterSpec:
+    """What the config says about the arithmetic. Patterns map literal module suffixes to values."""
+
+    rank: int
+    alpha: float
+    rslora: bool
+    rank_pattern: Mapping[str, int]
+    alpha_pattern: Mapping[str, float]
+    base_name: str | None
+
+    def rank_of(self, module: str) -> int:
+        return _first_match(self.rank_pattern, module, self.rank)
+
+    def scaling_of(self, module: str) -> float:
+        """alpha / r, or alpha / sqrt(r) for rsLoRA, with this module's own r and alpha."""
+        rank = self.rank_of(module)
+        alpha = _first_match(self.alpha_pattern, module, self.alpha)
+        return alpha / math.sqrt(rank) if self.rslora else alpha / rank
+
+
+def parse_spec(text: bytes) -> AdapterSpec:
+    """Read adapter_config.json; raises AdapterRefused with every reason at once."""
+    config = _parse_object(text)
+    if config.get("peft_type") != "LORA":
+        _refuse("unsupported_peft_type", "peft_type", f"peft_type is {_show(config.get('peft_type'))}, not LORA")
+    findings = [finding for key in sorted(config) if (finding := _judge(key, config[key]))]
+    reader = _Reader(config, findings)
+    spec = AdapterSpec(
+        rank=reader.rank(), alpha=reader.alpha(), rslora=reader.flag("use_rslora"),
+        rank_pattern=reader.pattern("rank_pattern", _as_rank), alpha_pattern=reader.pattern("alpha_pattern", _as_alpha),
+        base_name=reader.text("base_model_name_or_path"),
+    )  # fmt: skip
+    if findings:
+        raise AdapterRefused(findings)
+    return spec
+
+
+def canonical_config(text: bytes) -> bytes:
+    """The same config with keys sorted and no spaces: half of what a generation is the digest of."""
+    return json.dumps(_parse_object(text), sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
+
+
+def matches(pattern: str, module: str) -> bool:
+    """PEFT's rule `(.*\\.)?(pattern)$` for a pattern whose only special character is the dot."""
+    if len(pattern) > len(module):
+        return False
+    tail = module[len(module) - len(pattern) :]
+    starts_at_a_name = len(pattern) == len(module) or module[len(module) - len(pattern) - 1] == "."
+    return starts_at_a_name and all(want in (".", have) for want, have in zip(pattern, tail, strict=True))
+
+
+def _first_match[T](patterns: Mapping[str, T], module: str, default: T) -> T:
+    return next((value for pattern, value in patterns.items() if matches(pattern, module)), default)
+
+
+def _parse_object(text: bytes) -> dict[str, Any]:
+    if text.startswith(LFS_MARKER):
+        _refuse("lfs_pointer", "adapter_config.json", "adapter_config.json is a Git LFS pointer, not the file", "git lfs pull")
+    try:
+        config = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        _refuse("not_json", "adapter_config.json", f"adapter_config.json is not JSON: {error}")
+    if not isinstance(config, dict):
+        _refuse("not_an_object", "adapter_config.json", "adapter_config.json holds no JSON object")
+    return config
+
+
+def _judge(key: str, value: object) -> Finding | None:
+    """None when the key cannot change the result, or is honoured elsewhere."""
+    if key in HARMLESS or key in HONOURED or value in (None, False, "", [], {}):
+        return None
+    if (key, value) in (("bias", "none"), ("task_type", "CAUSAL_LM")):
+        return None
+    if key == "init_lora_weights" and value in HARMLESS_INITS:
+        return None
+    return Finding("unsupported_option", f"{key} = {_show(value)} is not supported", MERGE_FIX, field=key)
+
+
+class _Reader:
+    """Reads the honoured keys, adding a finding for each that is wrong and going on."""
+
+    def __init__(self, config: Mapping[str, Any], findings: list[Finding]) -> None:
+        self._config = config
+        self._findings = findings
+
+    def rank(self) -> int:
+        return self._checked("r", self._config.get("r"), _as_rank, 1)
+
+    def alpha(self) -> float:
+        return self._checked("lora_alpha", self._config.get("lora_alpha"), _as_alpha, 1.0)
+
+    def flag(self, key: str) -> bool:
+        return self._checked(key, self._config.get(key) or False, _as_flag, False)
+
+    def text(self, key: str) -> str | None:
+        value = self._config.get(key)
+        return value if isinstance(value, str) else None
+
+    def pattern[T](self, key: str, convert: Callable[[object], T]) -> dict[str, T]:
+        raw = self._config.get(key) or {}
+        if not isinstance(raw, dict):
+            self._findings.append(Finding("bad_value", f"{key} is {_show(raw)}, not an object", "", field=key))
+            return {}
+        parsed: dict[str, T] = {}
+        for name, value in raw.items():
+            if not name.replace(".", "").replace("_", "").isalnum():
+                message = f"{key} has the pattern {_show(name)}; patterns from files are never executed"
+                self._findings.append(Finding("regex_pattern", message, "spell out the module names", field=key))
+                continue
+            try:
+                parsed[name] = convert(value)
+            except ValueError as error:
+                self._findings.append(Finding("bad_value", f"{key}.{name} {error}", "", field=key))
+        return parsed
+
+    def _checked[T](self, key: str, value: object, convert: Callable[[object], T], fallback: T) -> T:
+        try:
+            return convert(value)
+        except ValueError as error:
+            self._findings.append(Finding("bad_value", f"{key} {error}", "", field=key))
+            return fallback
+
+
+def _as_rank(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_RANK:
+        raise ValueError(f"is {_show(value)}, not a whole number from 1 to {MAX_RANK}")
+    return value
+
+
+def _as_alpha(value: object) -> float:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+        raise ValueError(f"is {_show(value)}, not a finite number")
+    return float(value)
+
+
+def _as_flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"is {_show(value)}, not true or false")
+    return value
+
+
+def _show(value: object) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _refuse(code: str, field: str, message: str, fix: str = "") -> NoReturn:
+    raise AdapterRefused([Finding(code, message, fix, field=field)])

@@ -1,0 +1,241 @@
+"""Where adapters live on disk: content-addressed blobs and one SQLite catalogue.
+
+Write order: temporary file, fsync, rename, fsync of the folder, INSERT and COMMIT, then the caller
+may acknowledge. So a kill at any point loses nothing acknowledged and shows nothing half-written;
+what a kill leaves behind is swept at the next start.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Self
+
+from lorikeet_adapters.errors import StoreError, StoreLocked
+
+DIGEST = re.compile(r"[0-9a-f]{64}")
+CHUNK = 1 << 20
+SCHEMA_VERSION = 1
+SCHEMA = """
+CREATE TABLE generations (
+    generation TEXT PRIMARY KEY, config TEXT NOT NULL, weights TEXT NOT NULL, facts TEXT NOT NULL
+) STRICT;
+CREATE TABLE names (
+    name TEXT PRIMARY KEY, generation TEXT NOT NULL REFERENCES generations, details TEXT NOT NULL, created REAL NOT NULL
+) STRICT;
+CREATE TABLE history (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL, generation TEXT NOT NULL, event TEXT NOT NULL, at REAL NOT NULL
+) STRICT;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredGeneration:
+    """`facts` is what was learned when the files were checked: rank, bytes, targets, warnings."""
+
+    generation: str
+    config: str
+    weights: str
+    facts: dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredName:
+    """`details` is what the operator said: source, metadata. `created` in seconds since the epoch."""
+
+    name: str
+    generation: str
+    details: dict[str, object]
+    created: float
+
+
+class Store:
+    """One writer. Every method may be called from any thread."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._blobs = folder / "blobs" / "sha256"
+        self._incoming = folder / "incoming"
+        for each in (self._blobs, self._incoming):
+            each.mkdir(parents=True, exist_ok=True)
+        self._lock_file = _hold(folder / "lock")
+        self._guard = threading.Lock()
+        self._catalogue = _open_catalogue(folder / "catalogue.sqlite")
+        self.swept = self._sweep()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._catalogue.close()
+        self._lock_file.close()
+
+    def announce(self, url: str) -> None:
+        """Write into the lock where the holder listens, so that a command can send its work there."""
+        self._lock_file.seek(0)
+        self._lock_file.truncate()
+        self._lock_file.write(url.encode())
+        self._lock_file.flush()
+
+    def put(self, source: BinaryIO) -> str:
+        """Copy a stream into a blob and return its SHA-256. Safe to call twice with the same bytes."""
+        digest = hashlib.sha256()
+        temporary = self._incoming / f"{os.getpid()}-{threading.get_ident()}-{time.monotonic_ns()}"
+        try:
+            with temporary.open("xb") as out:
+                while chunk := source.read(CHUNK):
+                    digest.update(chunk)
+                    out.write(chunk)
+                out.flush()
+                os.fsync(out.fileno())
+            temporary.chmod(0o444)
+            self._settle(temporary, digest.hexdigest())
+        finally:
+            temporary.unlink(missing_ok=True)
+        return digest.hexdigest()
+
+    def path(self, digest: str) -> Path:
+        """Where a blob lies. Raises StoreError unless `digest` is 64 lower-case hex digits."""
+        if not DIGEST.fullmatch(digest):
+            raise StoreError("a content address is 64 lower-case hexadecimal digits")
+        return self._blobs / digest[:2] / digest
+
+    def commit(self, generation: StoredGeneration, name: StoredName, event: str) -> None:
+        """Make `name` point at `generation`. When this returns, it survives a kill."""
+        with self._transaction() as catalogue:
+            catalogue.execute(
+                "INSERT OR REPLACE INTO generations VALUES (?, ?, ?, ?)",
+                (generation.generation, generation.config, generation.weights, json.dumps(generation.facts)),
+            )
+            catalogue.execute(
+                "INSERT OR REPLACE INTO names VALUES (?, ?, ?, ?)",
+                (name.name, name.generation, json.dumps(name.details), name.created),
+            )
+            _record(catalogue, name.name, generation.generation, event)
+
+    def remove(self, name: str) -> None:
+        """Forget a name; its blobs go with `free` once nobody uses them."""
+        with self._transaction() as catalogue:
+            row = catalogue.execute("DELETE FROM names WHERE name = ? RETURNING generation", (name,)).fetchone()
+            if row is not None:
+                _record(catalogue, name, row[0], "deleted")
+
+    def free(self, generation: str) -> int:
+        """Delete a generation no name points at; returns the bytes given back."""
+        with self._transaction() as catalogue:
+            named = catalogue.execute("SELECT 1 FROM names WHERE generation = ?", (generation,)).fetchone()
+            if named is not None:
+                return 0
+            row = catalogue.execute(
+                "DELETE FROM generations WHERE generation = ? RETURNING config, weights", (generation,)
+            ).fetchone()
+        return self.discard(*row) if row else 0
+
+    def discard(self, *digests: str) -> int:
+        """Delete these blobs unless a generation needs them; returns the bytes given back."""
+        unused = set(digests) - self._referenced()
+        return sum(_drop(self.path(digest)) for digest in unused if self.path(digest).exists())
+
+    def names(self) -> list[StoredName]:
+        with self._guard:
+            rows = self._catalogue.execute("SELECT name, generation, details, created FROM names ORDER BY name").fetchall()
+        return [StoredName(name, generation, json.loads(details), created) for name, generation, details, created in rows]
+
+    def generations(self) -> dict[str, StoredGeneration]:
+        with self._guard:
+            rows = self._catalogue.execute("SELECT generation, config, weights, facts FROM generations").fetchall()
+        return {row[0]: StoredGeneration(row[0], row[1], row[2], json.loads(row[3])) for row in rows}
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._guard, self._catalogue:
+            yield self._catalogue
+
+    def _settle(self, temporary: Path, digest: str) -> None:
+        target = self.path(digest)
+        if not target.exists():
+            target.parent.mkdir(exist_ok=True)
+            _fsync_folder(target.parent.parent)
+            temporary.rename(target)
+        _fsync_folder(target.parent)
+
+    def _referenced(self) -> frozenset[str]:
+        return frozenset(d for stored in self.generations().values() for d in (stored.config, stored.weights))
+
+    def _sweep(self) -> int:
+        """Remove what a kill left behind; returns the bytes given back."""
+        with self._transaction() as catalogue:
+            catalogue.execute("DELETE FROM generations WHERE generation NOT IN (SELECT generation FROM names)")
+        freed = sum(_drop(leftover) for leftover in self._incoming.iterdir())
+        return freed + self.discard(*(blob.name for blob in self._blobs.glob("*/*")))
+
+
+def holder_url(folder: Path) -> str | None:
+    """The URL of the process that holds this data folder; None when nobody does or it has no URL yet."""
+    try:
+        with (folder / "lock").open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return file.read().decode() or None
+    except FileNotFoundError:
+        pass
+    return None
+
+
+def _hold(path: Path) -> BinaryIO:
+    file = path.open("r+b" if path.exists() else "w+b")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        url = file.read().decode()
+        file.close()
+        raise StoreLocked(url or None) from None
+    file.truncate(0)
+    return file
+
+
+def _open_catalogue(path: Path) -> sqlite3.Connection:
+    catalogue = sqlite3.connect(path, check_same_thread=False)
+    catalogue.execute("PRAGMA journal_mode = WAL")
+    catalogue.execute("PRAGMA synchronous = FULL")
+    catalogue.execute("PRAGMA foreign_keys = ON")
+    (version,) = catalogue.execute("PRAGMA user_version").fetchone()
+    if version > SCHEMA_VERSION:
+        raise StoreError(f"the catalogue has schema version {version}, this Lorikeet knows up to {SCHEMA_VERSION}")
+    if version == 0:
+        catalogue.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+    return catalogue
+
+
+def _record(catalogue: sqlite3.Connection, name: str, generation: str, event: str) -> None:
+    catalogue.execute(
+        "INSERT INTO history (name, generation, event, at) VALUES (?, ?, ?, ?)", (name, generation, event, time.time())
+    )
+
+
+def _drop(path: Path) -> int:
+    size = path.stat().st_size
+    path.unlink()
+    return size
+
+
+def _fsync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
