@@ -21,10 +21,25 @@ from lorikeet_adapters.quantization import Quantization
 # Architectures whose cache is a running state, not keys and values: no slot form exists for them.
 STATEFUL_MODEL_TYPES = frozenset(
     {
-        "bamba", "falcon_h1", "falcon_mamba", "granitemoehybrid", "jamba", "lfm2", "mamba", "mamba2", "minimax",
-        "nemotron_h", "qwen3_5", "qwen3_next", "recurrent_gemma", "rwkv", "xlstm", "zamba", "zamba2",
+        "bamba",
+        "falcon_h1",
+        "falcon_mamba",
+        "granitemoehybrid",
+        "jamba",
+        "lfm2",
+        "mamba",
+        "mamba2",
+        "minimax",
+        "nemotron_h",
+        "qwen3_5",
+        "qwen3_next",
+        "recurrent_gemma",
+        "rwkv",
+        "xlstm",
+        "zamba",
+        "zamba2",
     }
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +92,13 @@ def resolve_source(source: str) -> str:
 
 
 def load_base(
-    source: str, quantization: str = "auto", device: str = "cpu", *, for_training: bool = False,
+    source: str,
+    quantization: str = "auto",
+    device: str = "cpu",
+    *,
+    for_training: bool = False,
     trust_remote_code: bool = False,
-) -> BaseModel:  # fmt: skip
+) -> BaseModel:
     """Load `source` and freeze it in eval mode.
 
     With `for_training` the CPU kernel that repacks NF4 weights in place is switched off, because a
@@ -92,19 +111,30 @@ def load_base(
     dtype = torch.float32 if kind is Quantization.FP32 else torch.bfloat16
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            where, dtype=dtype, quantization_config=_bitsandbytes_config(kind), device_map={"": target},
-            trust_remote_code=trust_remote_code, local_files_only=Path(where).is_dir(),
-        )  # fmt: skip
+            where,
+            dtype=dtype,
+            quantization_config=_bitsandbytes_config(kind),
+            device_map={"": target},
+            trust_remote_code=trust_remote_code,
+            local_files_only=Path(where).is_dir(),
+        )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise BaseModelRefused(f"cannot load the base model `{source}`: {_first_line(error)}") from error
     model.eval()
     model.requires_grad_(False)
     unpacked = _guard_packing(model, for_training)
     return BaseModel(
-        model=model, source=source, name=_display_name(source), quantization=kind, device=target, compute_dtype=dtype,
-        fingerprint=fingerprint(model), linears=linear_shapes(model), bytes_by_dtype=bytes_by_dtype(model),
+        model=model,
+        source=source,
+        name=_display_name(source),
+        quantization=kind,
+        device=target,
+        compute_dtype=dtype,
+        fingerprint=fingerprint(model),
+        linears=linear_shapes(model),
+        bytes_by_dtype=bytes_by_dtype(model),
         unpacked=unpacked,
-    )  # fmt: skip
+    )
 
 
 def linear_shapes(model: nn.Module) -> dict[str, LinearShape]:
@@ -174,9 +204,11 @@ def _refuse_unservable(source: str, where: str, trust_remote_code: bool) -> None
 def _bitsandbytes_config(kind: Quantization) -> BitsAndBytesConfig | None:
     if kind is Quantization.NF4:
         return BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=torch.bfloat16,
-        )  # fmt: skip
+        )
     if kind is Quantization.INT8:
         # Threshold 0: the outlier path is slow on a CPU and cannot be captured in a CUDA graph.
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0)

@@ -73,7 +73,11 @@ class Registry:
     """
 
     def __init__(
-        self, store: Store, base_name: str, check: Checker, on_retired: Callable[[str], None] = lambda generation: None
+        self,
+        store: Store,
+        base_name: str,
+        check: Checker,
+        on_retired: Callable[[str], None] = lambda generation: None,
     ) -> None:
         self.base_name = base_name
         self._store = store
@@ -98,7 +102,12 @@ class Registry:
             return self._record(self._named(name))
 
     def register(
-        self, name: str, files: AdapterFiles, *, replace: bool = False, metadata: Mapping[str, object] | None = None
+        self,
+        name: str,
+        files: AdapterFiles,
+        *,
+        replace: bool = False,
+        metadata: Mapping[str, object] | None = None,
     ) -> tuple[AdapterRecord, bool]:
         """Check the files and make `name` mean them; returns the record and whether anything changed.
 
@@ -116,7 +125,9 @@ class Registry:
             if known is not None and not replace:
                 if generation.generation not in self._generations:
                     self._store.discard(generation.config, generation.weights)
-                raise AdapterConflict(f"`{name}` is taken by other bytes; send replace, or choose another name")
+                raise AdapterConflict(
+                    f"`{name}` is taken by other bytes; send replace, or choose another name"
+                )
             details: dict[str, object] = {"source": files.origin, "metadata": dict(metadata or {})}
             stored = StoredName(name, generation.generation, details, time.time())
             self._store.commit(generation, stored, "replaced" if known else "registered")
@@ -220,7 +231,13 @@ class Registry:
     def _record(self, stored: StoredName) -> AdapterRecord:
         facts = self._generations[stored.generation].facts
         return AdapterRecord(
-            name=stored.name, generation=stored.generation, ranks=dict(facts["ranks"]), bytes=int(facts["bytes"]),
-            source=str(stored.details["source"]), created=stored.created, leases=self._leases[stored.generation],
-            warnings=tuple(facts["warnings"]), metadata=dict(stored.details["metadata"]),
-        )  # fmt: skip
+            name=stored.name,
+            generation=stored.generation,
+            ranks=dict(facts["ranks"]),
+            bytes=int(facts["bytes"]),
+            source=str(stored.details["source"]),
+            created=stored.created,
+            leases=self._leases[stored.generation],
+            warnings=tuple(facts["warnings"]),
+            metadata=dict(stored.details["metadata"]),
+        )

@@ -33,8 +33,12 @@ def confine(root: Path, path: str) -> Path:
     real_root = root.resolve()
     folder = (real_root / path).resolve()
     if not folder.is_relative_to(real_root):
-        _refuse("outside_root", "source.path", f"{path!r} is outside the adapters root",
-                "move the folder below the root, or start the server with --adapters-root")  # fmt: skip
+        _refuse(
+            "outside_root",
+            "source.path",
+            f"{path!r} is outside the adapters root",
+            "move the folder below the root, or start the server with --adapters-root",
+        )
     return folder
 
 
@@ -42,14 +46,20 @@ def confine(root: Path, path: str) -> Path:
 def open_folder(folder: Path) -> Iterator[AdapterFiles]:
     """Open both files of a PEFT folder. Raises AdapterRefused when one is missing or no regular file."""
     if not folder.is_dir():
-        _refuse("no_folder", "source.path", f"{folder.name!r} is no folder", "name the folder that PEFT saved")
+        _refuse(
+            "no_folder", "source.path", f"{folder.name!r} is no folder", "name the folder that PEFT saved"
+        )
     with _open_regular(folder, CONFIG_FILE) as config:
         text = config.read(MAX_CONFIG_BYTES + 1)
     if len(text) > MAX_CONFIG_BYTES:
         _refuse("too_large", CONFIG_FILE, f"{CONFIG_FILE} is over {MAX_CONFIG_BYTES} bytes", "")
     if not (folder / WEIGHTS_FILE).exists() and (folder / PICKLE_FILE).exists():
-        _refuse("pickle_only", WEIGHTS_FILE, f"the folder has {PICKLE_FILE}, a pickle, which is never opened",
-                "load it with PEFT where you trust it and save_pretrained() it again")  # fmt: skip
+        _refuse(
+            "pickle_only",
+            WEIGHTS_FILE,
+            f"the folder has {PICKLE_FILE}, a pickle, which is never opened",
+            "load it with PEFT where you trust it and save_pretrained() it again",
+        )
     with _open_regular(folder, WEIGHTS_FILE) as weights:
         yield AdapterFiles(text, weights, folder.name)
 
@@ -59,7 +69,12 @@ def _open_regular(folder: Path, name: str) -> BinaryIO:
         # O_NOFOLLOW and the check on the open file: a link put here after `confine` leads nowhere.
         handle = os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
-        _refuse("missing_file", name, f"{name} cannot be opened: {error.strerror}", "save the adapter again with PEFT")
+        _refuse(
+            "missing_file",
+            name,
+            f"{name} cannot be opened: {error.strerror}",
+            "save the adapter again with PEFT",
+        )
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         _refuse("not_a_file", name, f"{name} is no regular file", "save the adapter again with PEFT")

@@ -10,10 +10,12 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from lorikeet_adapters.errors import AdapterRefused
 from lorikeet_adapters.finding import Finding
+
+T = TypeVar("T")
 
 LFS_MARKER = b"version https://git-lfs"
 MAX_RANK = 4096
@@ -21,11 +23,25 @@ MAX_RANK = 4096
 # Read, never acted on: nothing in them changes what the adapter adds at inference.
 HARMLESS = frozenset(
     {
-        "auto_mapping", "base_model_name_or_path", "eva_config", "exclude_modules", "fan_in_fan_out", "inference_mode",
-        "layers_pattern", "layers_to_transform", "loftq_config", "lora_dropout", "megatron_core", "peft_version",
-        "qalora_group_size", "revision", "runtime_config", "target_modules", "velora_config",
+        "auto_mapping",
+        "base_model_name_or_path",
+        "eva_config",
+        "exclude_modules",
+        "fan_in_fan_out",
+        "inference_mode",
+        "layers_pattern",
+        "layers_to_transform",
+        "loftq_config",
+        "lora_dropout",
+        "megatron_core",
+        "peft_version",
+        "qalora_group_size",
+        "revision",
+        "runtime_config",
+        "target_modules",
+        "velora_config",
     }
-)  # fmt: skip
+)
 HARMLESS_INITS = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
 HONOURED = frozenset({"alpha_pattern", "lora_alpha", "peft_type", "r", "rank_pattern", "use_rslora"})
 MERGE_FIX = "merge it into plain LoRA with PEFT before registering"
@@ -56,14 +72,19 @@ def parse_spec(text: bytes) -> AdapterSpec:
     """Read adapter_config.json; raises AdapterRefused with every reason at once."""
     config = _parse_object(text)
     if config.get("peft_type") != "LORA":
-        _refuse("unsupported_peft_type", "peft_type", f"peft_type is {_show(config.get('peft_type'))}, not LORA")
+        _refuse(
+            "unsupported_peft_type", "peft_type", f"peft_type is {_show(config.get('peft_type'))}, not LORA"
+        )
     findings = [finding for key in sorted(config) if (finding := _judge(key, config[key]))]
     reader = _Reader(config, findings)
     spec = AdapterSpec(
-        rank=reader.rank(), alpha=reader.alpha(), rslora=reader.flag("use_rslora"),
-        rank_pattern=reader.pattern("rank_pattern", _as_rank), alpha_pattern=reader.pattern("alpha_pattern", _as_alpha),
+        rank=reader.rank(),
+        alpha=reader.alpha(),
+        rslora=reader.flag("use_rslora"),
+        rank_pattern=reader.pattern("rank_pattern", _as_rank),
+        alpha_pattern=reader.pattern("alpha_pattern", _as_alpha),
         base_name=reader.text("base_model_name_or_path"),
-    )  # fmt: skip
+    )
     if findings:
         raise AdapterRefused(findings)
     return spec
@@ -83,13 +104,18 @@ def matches(pattern: str, module: str) -> bool:
     return starts_at_a_name and all(want in (".", have) for want, have in zip(pattern, tail, strict=True))
 
 
-def _first_match[T](patterns: Mapping[str, T], module: str, default: T) -> T:
+def _first_match(patterns: Mapping[str, T], module: str, default: T) -> T:
     return next((value for pattern, value in patterns.items() if matches(pattern, module)), default)
 
 
 def _parse_object(text: bytes) -> dict[str, Any]:
     if text.startswith(LFS_MARKER):
-        _refuse("lfs_pointer", "adapter_config.json", "adapter_config.json is a Git LFS pointer, not the file", "git lfs pull")
+        _refuse(
+            "lfs_pointer",
+            "adapter_config.json",
+            "adapter_config.json is a Git LFS pointer, not the file",
+            "git lfs pull",
+        )
     try:
         config = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -130,16 +156,20 @@ class _Reader:
         value = self._config.get(key)
         return value if isinstance(value, str) else None
 
-    def pattern[T](self, key: str, convert: Callable[[object], T]) -> dict[str, T]:
+    def pattern(self, key: str, convert: Callable[[object], T]) -> dict[str, T]:
         raw = self._config.get(key) or {}
         if not isinstance(raw, dict):
-            self._findings.append(Finding("bad_value", f"{key} is {_show(raw)}, not an object", "", field=key))
+            self._findings.append(
+                Finding("bad_value", f"{key} is {_show(raw)}, not an object", "", field=key)
+            )
             return {}
         parsed: dict[str, T] = {}
         for name, value in raw.items():
             if not name.replace(".", "").replace("_", "").isalnum():
                 message = f"{key} has the pattern {_show(name)}; patterns from files are never executed"
-                self._findings.append(Finding("regex_pattern", message, "spell out the module names", field=key))
+                self._findings.append(
+                    Finding("regex_pattern", message, "spell out the module names", field=key)
+                )
                 continue
             try:
                 parsed[name] = convert(value)
@@ -147,7 +177,7 @@ class _Reader:
                 self._findings.append(Finding("bad_value", f"{key}.{name} {error}", "", field=key))
         return parsed
 
-    def _checked[T](self, key: str, value: object, convert: Callable[[object], T], fallback: T) -> T:
+    def _checked(self, key: str, value: object, convert: Callable[[object], T], fallback: T) -> T:
         try:
             return convert(value)
         except ValueError as error:

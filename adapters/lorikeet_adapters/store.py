@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import Any, BinaryIO, Self
 
 from lorikeet_adapters.errors import StoreError, StoreLocked
 
@@ -46,7 +46,7 @@ class StoredGeneration:
     generation: str
     config: str
     weights: str
-    facts: dict[str, object]
+    facts: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class StoredName:
 
     name: str
     generation: str
-    details: dict[str, object]
+    details: dict[str, Any]
     created: float
 
 
@@ -129,7 +129,9 @@ class Store:
     def remove(self, name: str) -> None:
         """Forget a name; its blobs go with `free` once nobody uses them."""
         with self._transaction() as catalogue:
-            row = catalogue.execute("DELETE FROM names WHERE name = ? RETURNING generation", (name,)).fetchone()
+            row = catalogue.execute(
+                "DELETE FROM names WHERE name = ? RETURNING generation", (name,)
+            ).fetchone()
             if row is not None:
                 _record(catalogue, name, row[0], "deleted")
 
@@ -151,12 +153,19 @@ class Store:
 
     def names(self) -> list[StoredName]:
         with self._guard:
-            rows = self._catalogue.execute("SELECT name, generation, details, created FROM names ORDER BY name").fetchall()
-        return [StoredName(name, generation, json.loads(details), created) for name, generation, details, created in rows]
+            rows = self._catalogue.execute(
+                "SELECT name, generation, details, created FROM names ORDER BY name"
+            ).fetchall()
+        return [
+            StoredName(name, generation, json.loads(details), created)
+            for name, generation, details, created in rows
+        ]
 
     def generations(self) -> dict[str, StoredGeneration]:
         with self._guard:
-            rows = self._catalogue.execute("SELECT generation, config, weights, facts FROM generations").fetchall()
+            rows = self._catalogue.execute(
+                "SELECT generation, config, weights, facts FROM generations"
+            ).fetchall()
         return {row[0]: StoredGeneration(row[0], row[1], row[2], json.loads(row[3])) for row in rows}
 
     @contextmanager
@@ -178,7 +187,9 @@ class Store:
     def _sweep(self) -> int:
         """Remove what a kill left behind; returns the bytes given back."""
         with self._transaction() as catalogue:
-            catalogue.execute("DELETE FROM generations WHERE generation NOT IN (SELECT generation FROM names)")
+            catalogue.execute(
+                "DELETE FROM generations WHERE generation NOT IN (SELECT generation FROM names)"
+            )
         freed = sum(_drop(leftover) for leftover in self._incoming.iterdir())
         return freed + self.discard(*(blob.name for blob in self._blobs.glob("*/*")))
 
@@ -215,7 +226,9 @@ def _open_catalogue(path: Path) -> sqlite3.Connection:
     catalogue.execute("PRAGMA foreign_keys = ON")
     (version,) = catalogue.execute("PRAGMA user_version").fetchone()
     if version > SCHEMA_VERSION:
-        raise StoreError(f"the catalogue has schema version {version}, this Lorikeet knows up to {SCHEMA_VERSION}")
+        raise StoreError(
+            f"the catalogue has schema version {version}, this Lorikeet knows up to {SCHEMA_VERSION}"
+        )
     if version == 0:
         catalogue.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
     return catalogue
@@ -223,7 +236,8 @@ def _open_catalogue(path: Path) -> sqlite3.Connection:
 
 def _record(catalogue: sqlite3.Connection, name: str, generation: str, event: str) -> None:
     catalogue.execute(
-        "INSERT INTO history (name, generation, event, at) VALUES (?, ?, ?, ?)", (name, generation, event, time.time())
+        "INSERT INTO history (name, generation, event, at) VALUES (?, ?, ?, ?)",
+        (name, generation, event, time.time()),
     )
 
 

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -25,7 +26,7 @@ DTYPES = frozenset({"F32", "F16", "BF16"})
 # A trained adapter stays far below; anything above is a broken file or an attempt to poison a batch.
 LARGEST_PLAUSIBLE = 1e4
 
-type Pairs = dict[str, dict[str, torch.Tensor]]
+Pairs: TypeAlias = dict[str, dict[str, torch.Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ class AdapterWeights:
 
 def load_weights(
     path: Path, spec: AdapterSpec, linears: Mapping[str, LinearShape], dtype: torch.dtype
-) -> AdapterWeights:  # fmt: skip
+) -> AdapterWeights:
     """Read, check and convert. Raises AdapterRefused with every reason at once."""
     pairs, findings = _read_pairs(path)
     modules: dict[str, ModuleRows] = {}
@@ -71,7 +72,9 @@ def load_weights(
             modules[module] = _fold(halves, spec.scaling_of(module), dtype)
             findings.extend(_implausible(module, modules[module]))
     if not pairs and not findings:
-        findings.append(Finding("no_tensors", "adapter_model.safetensors holds no tensor", "save the adapter again"))
+        findings.append(
+            Finding("no_tensors", "adapter_model.safetensors holds no tensor", "save the adapter again")
+        )
     if findings:
         raise AdapterRefused(findings)
     return AdapterWeights(modules)
@@ -82,15 +85,27 @@ def _read_pairs(path: Path) -> tuple[Pairs, list[Finding]]:
     findings: list[Finding] = []
     try:
         with safe_open(str(path), framework="pt", device="cpu") as file:
-            for key in file.keys():
+            for key in file.keys():  # noqa: SIM118  (the file is no mapping)
                 match = KEY.fullmatch(key)
                 dtype = file.get_slice(key).get_dtype()
                 if match is None:
-                    findings.append(Finding("unsupported_tensor", f"the tensor {key} is no LoRA weight of a linear module",
-                                            "train on linear modules only, without modules_to_save", field=key))  # fmt: skip
+                    findings.append(
+                        Finding(
+                            "unsupported_tensor",
+                            f"the tensor {key} is no LoRA weight of a linear module",
+                            "train on linear modules only, without modules_to_save",
+                            field=key,
+                        )
+                    )
                 elif dtype not in DTYPES:
-                    findings.append(Finding("unsupported_dtype", f"the tensor {key} is {dtype}",
-                                            "save it as float32, float16 or bfloat16", field=key))  # fmt: skip
+                    findings.append(
+                        Finding(
+                            "unsupported_dtype",
+                            f"the tensor {key} is {dtype}",
+                            "save it as float32, float16 or bfloat16",
+                            field=key,
+                        )
+                    )
                 else:
                     pairs[match["module"]][match["half"]] = file.get_tensor(key)
     except (SafetensorError, OSError) as error:
@@ -103,8 +118,14 @@ def _misfits(
     module: str, halves: Mapping[str, torch.Tensor], spec: AdapterSpec, shape: LinearShape | None
 ) -> list[Finding]:
     if shape is None:
-        return [Finding("module_not_in_base", f"the base has no linear module {module}",
-                        "register the adapter on the base it was trained on", module=module)]  # fmt: skip
+        return [
+            Finding(
+                "module_not_in_base",
+                f"the base has no linear module {module}",
+                "register the adapter on the base it was trained on",
+                module=module,
+            )
+        ]
     if len(halves) == 1:
         (have,) = halves
         message = f"{module} has lora_{have} without its other half"
@@ -112,10 +133,15 @@ def _misfits(
     rank = spec.rank_of(module)
     wanted = {"A": (rank, shape.in_features), "B": (shape.out_features, rank)}
     findings = [
-        Finding("shape_mismatch", f"{module}.lora_{half} is {list(halves[half].shape)}, the base and rank {rank} need "
-                f"{list(want)}", "register the adapter on the base it was trained on", module=module)
-        for half, want in wanted.items() if tuple(halves[half].shape) != want
-    ]  # fmt: skip
+        Finding(
+            "shape_mismatch",
+            f"{module}.lora_{half} is {list(halves[half].shape)}, the base and rank {rank} need {list(want)}",
+            "register the adapter on the base it was trained on",
+            module=module,
+        )
+        for half, want in wanted.items()
+        if tuple(halves[half].shape) != want
+    ]
     bad = [half for half in ("A", "B") if not torch.isfinite(halves[half]).all()]
     findings += [
         Finding("not_finite", f"{module}.lora_{half} holds NaN or infinity", "train it again", module=module)
@@ -135,4 +161,8 @@ def _implausible(module: str, rows: ModuleRows) -> list[Finding]:
     if largest <= LARGEST_PLAUSIBLE:
         return []
     message = f"{module} holds a weight of {largest:.3g} after scaling"
-    return [Finding("implausible_magnitude", message, f"weights stay below {LARGEST_PLAUSIBLE:.0g}", module=module)]
+    return [
+        Finding(
+            "implausible_magnitude", message, f"weights stay below {LARGEST_PLAUSIBLE:.0g}", module=module
+        )
+    ]

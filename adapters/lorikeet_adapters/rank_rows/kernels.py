@@ -26,7 +26,7 @@ class Kernel(Protocol):
 
 def reference(
     x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, s: torch.Tensor, y: torch.Tensor
-) -> torch.Tensor:  # fmt: skip
+) -> torch.Tensor:
     """Token by token, row by row, in fp32."""
     out = y.float().clone()
     for token in range(x.shape[0]):
@@ -38,7 +38,7 @@ def reference(
 
 def batched(
     x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, s: torch.Tensor, y: torch.Tensor
-) -> torch.Tensor:  # fmt: skip
+) -> torch.Tensor:
     """Two GEMMs and a masked multiply; works on every device. `s` broadcasts over tokens if it has one row."""
     shrunk = F.linear(x, a)
     weighted = torch.where(s != 0, shrunk * s, 0)

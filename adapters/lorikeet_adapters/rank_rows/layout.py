@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 
 from lorikeet_adapters.mix import Mix
 from lorikeet_adapters.rank_rows.arena import Extent
 
-type Extents = Mapping[str, Extent]  # generation -> its rows in one module
+Extents: TypeAlias = Mapping[str, Extent]  # generation -> its rows in one module
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -34,7 +35,7 @@ class _Target:
         """a[R, K] and b[R, N] of the active extents: views where they touch, else a copy kept until they change."""
         assert self.active is not None
         extents = self.active.extents
-        if all(left.stop == right.start for left, right in zip(extents, extents[1:], strict=False)):
+        if all(left.stop == right.start for left, right in pairwise(extents)):
             whole = slice(extents[0].start, extents[-1].stop)
             return self.arena.a[whole], self.arena.b[whole]
         if self._gathered is None or self._gathered[0] != extents:
@@ -56,12 +57,14 @@ class RankRows:
         self._device = base.device
         self._dtype = base.compute_dtype
         self._targets = {
-            name: _Target(Arena(shape, base.compute_dtype, base.device)) for name, shape in base.linears.items()
+            name: _Target(Arena(shape, base.compute_dtype, base.device))
+            for name, shape in base.linears.items()
         }
         self._resident: dict[str, int] = {}
         modules = dict(base.model.named_modules())
         self._hooks = [
-            modules[name].register_forward_hook(partial(self._add, target)) for name, target in self._targets.items()
+            modules[name].register_forward_hook(partial(self._add, target))
+            for name, target in self._targets.items()
         ]
 
     @property
@@ -123,11 +126,15 @@ class RankRows:
 
     def _add(
         self, target: _Target, module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor
-    ) -> torch.Tensor:  # fmt: skip
+    ) -> torch.Tensor:
         if target.s is None:
             return output
         a, b = target.rows()
         x = inputs[0].reshape(-1, inputs[0].shape[-1]).to(self._dtype)
         y = output.reshape(-1, output.shape[-1])
-        s = target.s if target.s.shape[0] in (1, x.shape[0]) else target.s.repeat_interleave(x.shape[0] // len(target.s), 0)
+        s = (
+            target.s
+            if target.s.shape[0] in (1, x.shape[0])
+            else target.s.repeat_interleave(x.shape[0] // len(target.s), 0)
+        )
         return self._kernel(x, a, b, s.expand(x.shape[0], -1), y.to(self._dtype)).view_as(output)

@@ -1,0 +1,284 @@
+"""The engine: one thread that owns the model, its slots, its rank rows and the scheduler.
+
+Others send messages through `submit`, `cancel`, `retire` and `stop`; events come back once per step
+through `publish`. There are no locks: ownership replaces them.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from lorikeet_adapters.base_model import BaseModel
+from lorikeet_adapters.mix import BASE_MIX, Mix
+from lorikeet_adapters.weights import AdapterWeights
+from lorikeet_server.engine.batch import Batch, Sampled, StepOutput
+from lorikeet_server.engine.command import (
+    AdapterArrived,
+    AdapterMissing,
+    Cancel,
+    Command,
+    Retire,
+    Stop,
+    Submit,
+)
+from lorikeet_server.engine.config import EngineConfig
+from lorikeet_server.engine.detokenise import Decode
+from lorikeet_server.engine.lifecycle import FINISH_REASONS, RequestEvent, RequestState
+from lorikeet_server.engine.loader import Fetch, Loader
+from lorikeet_server.engine.progress import Ending, Progress
+from lorikeet_server.engine.request import Event, Failure, Finished, FinishReason, Request, Token
+from lorikeet_server.engine.residency import Residency
+from lorikeet_server.engine.runner import Runner
+from lorikeet_server.engine.scheduler import Scheduler
+from lorikeet_server.engine.stats import EngineStats
+
+log = logging.getLogger(__name__)
+DEAD = Failure("engine_dead", "the engine has stopped after an internal error; the server must be restarted")
+NON_FINITE = Failure(
+    "non_finite", "the model's output for this mix is not finite; lower the weights or check the adapter"
+)
+TOO_LONG = "the prompt has {have} tokens, the context holds {limit} with at least one to generate"
+TOO_MANY_ROWS = Failure(
+    "mix_too_large", "the mix needs more rank rows than the server has; name fewer adapters"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """What the engine needs to know of the tokenizer."""
+
+    decode: Decode
+    eos: frozenset[int]
+
+
+def ignore_events(events: Sequence[Event]) -> None:
+    """A publisher for callers that read the events from `step`."""
+
+
+class Engine:
+    """`fetch` reads a generation's tensors; it runs on the loader's thread."""
+
+    def __init__(
+        self,
+        base: BaseModel,
+        config: EngineConfig,
+        vocabulary: Vocabulary,
+        fetch: Fetch,
+        publish: Callable[[Sequence[Event]], None] = ignore_events,
+    ) -> None:
+        self.max_model_len = min(config.max_model_len or base.context_length, base.context_length)
+        self.failure: Failure | None = None
+        self.stats = EngineStats(slots=config.max_slots, rows=config.rank_rows)
+        self.runner = Runner(base, config.max_slots, config.kernel)
+        self.publish = publish
+        self._config = config
+        self._vocabulary = vocabulary
+        self._residency = Residency(config.rank_rows)
+        self._scheduler = Scheduler(config, self._residency)
+        self._progress: dict[str, Progress] = {}
+        self._pending: list[Event] = []  # events that commands caused, published with the step's
+        self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
+        self._loader = Loader(fetch, self._commands.put)
+        self._stopping = False
+        self._steps = 0
+        self._evictions = 0
+
+    # Any thread.
+
+    def submit(self, request: Request) -> None:
+        """Every submitted request ends in exactly one `Finished`."""
+        self._commands.put(Submit(request))
+
+    def cancel(self, request_id: str) -> None:
+        """End a request as aborted; unknown or finished ones are ignored."""
+        self._commands.put(Cancel(request_id))
+
+    def retire(self, generation: str) -> None:
+        self._commands.put(Retire(generation))
+
+    def stop(self) -> None:
+        self._commands.put(Stop())
+
+    # The engine thread.
+
+    def run(self) -> None:
+        """Serve until `stop`. An error inside a step ends every request and is remembered."""
+        if self._config.threads:
+            torch.set_num_threads(self._config.threads)
+        while not self._stopping:
+            try:
+                self.publish(self.step())
+            except Exception:
+                log.exception("the engine died")
+                self._die()
+        self.publish(self._end_all(RequestEvent.ABORT, None))
+        self._loader.close()
+
+    def step(self) -> list[Event]:
+        """One round: commands, decision, computation, consequences. Sleeps while there is nothing to do."""
+        self._drain()
+        batch = self._scheduler.schedule()
+        self._begin(batch)
+        output = self.runner.execute(batch)
+        events = [*self._pending, *self._apply(batch, output)]
+        self._pending = []
+        self.stats = self._take_stats(batch)
+        return events
+
+    def complete(self, requests: Iterable[Request]) -> dict[str, tuple[list[Token], Finished]]:
+        """Run requests to their end on this thread, all in one batch; for evaluation and benchmarks."""
+        answers: dict[str, list[Token]] = {}
+        endings: dict[str, Finished] = {}
+        for request in requests:
+            answers[request.id] = []
+            self.submit(request)
+        while len(endings) < len(answers):
+            for event in self.step():
+                if isinstance(event, Token):
+                    answers[event.request_id].append(event)
+                else:
+                    endings[event.request_id] = event
+        return {request_id: (tokens, endings[request_id]) for request_id, tokens in answers.items()}
+
+    def logprobs(self, prompt: Sequence[int], completion: Sequence[int], mix: Mix = BASE_MIX) -> list[float]:
+        """Teacher-forced log-probabilities of `completion`; every adapter of `mix` must be resident."""
+        values: list[float] = self.runner.logprobs(prompt, completion, mix).tolist()
+        return values
+
+    def close(self) -> None:
+        """For callers that drive `step` themselves."""
+        self._loader.close()
+        self.runner.rank_rows.detach()
+
+    def _drain(self) -> None:
+        if self._scheduler.idle and not self._pending:
+            self._obey(self._commands.get())
+        while not self._commands.empty():
+            self._obey(self._commands.get())
+
+    def _obey(self, command: Command) -> None:
+        match command:
+            case Submit(request):
+                self._accept(request)
+            case Cancel(request_id):
+                if request_id in self._scheduler:
+                    self._finish(request_id, Ending(RequestEvent.ABORT))
+            case AdapterArrived(generation, weights):
+                self._arrived(generation, weights)
+            case AdapterMissing(generation, failure):
+                self._missing(generation, failure)
+            case Retire(generation):
+                self._scheduler.retire(generation)
+            case Stop():
+                self._stopping = True
+
+    def _accept(self, request: Request) -> None:
+        now = time.monotonic()
+        vocabulary = self._vocabulary
+        self._progress[request.id] = Progress(
+            request, vocabulary.decode, vocabulary.eos, self.max_model_len, now
+        )
+        if self.failure is not None:
+            self._refuse(request, self.failure)
+        elif not 0 < len(request.prompt) < self.max_model_len:
+            message = TOO_LONG.format(have=len(request.prompt), limit=self.max_model_len)
+            self._refuse(request, Failure("context_length_exceeded", message))
+        else:
+            self._scheduler.add(request)
+            self._fail_unservable()
+
+    def _refuse(self, request: Request, failure: Failure) -> None:
+        timing = self._progress.pop(request.id).timing(time.monotonic())
+        self._pending.append(Finished(request.id, FinishReason.FAILED, 0, failure=failure, timing=timing))
+
+    def _arrived(self, generation: str, weights: AdapterWeights) -> None:
+        if not self._scheduler.expects(generation):
+            return  # retired while it was read
+        self.runner.hold(generation, weights)
+        self._scheduler.adapter_loaded(generation, weights.rank)
+        self._fail_unservable()
+
+    def _missing(self, generation: str, failure: Failure) -> None:
+        if self._scheduler.expects(generation):
+            for request_id in self._scheduler.adapter_failed(generation):
+                self._finish(request_id, Ending(RequestEvent.FAIL), failure)
+
+    def _fail_unservable(self) -> None:
+        for request_id in self._scheduler.unservable():
+            self._finish(request_id, Ending(RequestEvent.FAIL), TOO_MANY_ROWS)
+
+    def _begin(self, batch: Batch) -> None:
+        for generation in batch.load:
+            self._loader.load(generation)
+        now = time.monotonic()
+        for chunk in batch.prefill:
+            self._progress[chunk.request.id].admitted(now)
+
+    def _apply(self, batch: Batch, output: StepOutput) -> list[Event]:
+        """Fold a step's tokens into the requests: the only loop over the whole batch."""
+        for chunk in batch.prefill:
+            self._scheduler.prefilled(chunk)
+        now = time.monotonic()
+        events: list[Event] = []
+        for request_id, sampled in output.sampled.items():
+            events.extend(self._advance(request_id, sampled, now))
+        return events
+
+    def _advance(self, request_id: str, sampled: Sampled, now: float) -> list[Event]:
+        if sampled.token is None:
+            return [self._end(request_id, Ending(RequestEvent.FAIL), NON_FINITE)]
+        self._scheduler.append(request_id, sampled.token)
+        token, ending = self._progress[request_id].push(sampled, now)
+        return [token] if ending is None else [token, self._end(request_id, ending)]
+
+    def _finish(self, request_id: str, ending: Ending, failure: Failure | None = None) -> None:
+        self._pending.append(self._end(request_id, ending, failure))
+
+    def _end(self, request_id: str, ending: Ending, failure: Failure | None = None) -> Finished:
+        state = self._scheduler.finish(request_id, ending.event)
+        progress = self._progress.pop(request_id)
+        return Finished(
+            request_id,
+            FINISH_REASONS[state],
+            progress.count,
+            text=ending.text,
+            stopped_by=ending.stopped_by,
+            failure=failure,
+            timing=progress.timing(time.monotonic()),
+        )
+
+    def _end_all(self, event: RequestEvent, failure: Failure | None) -> list[Event]:
+        for request_id in self._scheduler.request_ids:
+            self._finish(request_id, Ending(event), failure)
+        events, self._pending = self._pending, []
+        return events
+
+    def _die(self) -> None:
+        """After an error inside a step nothing of its state can be trusted: remember it and answer everybody."""
+        self.failure = DEAD
+        self.publish(self._end_all(RequestEvent.FAIL, DEAD))
+        self._scheduler = Scheduler(self._config, Residency(self._config.rank_rows))
+
+    def _take_stats(self, batch: Batch) -> EngineStats:
+        self._steps += bool(batch.tokens)
+        self._evictions += len(batch.evict)
+        count = self._scheduler.count
+        return EngineStats(
+            running=count(RequestState.DECODE, RequestState.PREFILL),
+            waiting=count(RequestState.WAITING),
+            waiting_adapter=count(RequestState.WAITING_ADAPTER),
+            slots=self._config.max_slots,
+            rows_used=self._residency.rows_used,
+            rows=self._config.rank_rows,
+            cache_bytes=self.runner.cache_bytes,
+            adapter_bytes=self.runner.rank_rows.bytes,
+            steps=self._steps,
+            evictions=self._evictions,
+            adapters=self._residency.states(),
+        )

@@ -1,0 +1,87 @@
+"""What goes into the engine and what comes out: frozen values, no torch, no HTTP."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from lorikeet_adapters.mix import BASE_MIX, Mix
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How a request's tokens are chosen and when it ends.
+
+    `temperature` 0 is greedy. `top_k` 0 and `top_p` 1 leave everything in. A token's random number
+    depends on `seed` and the token's index alone, never on what else is in the batch.
+    """
+
+    max_tokens: int
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+    stop_token_ids: frozenset[int] = frozenset()
+    ignore_eos: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """`mix` names generations; whoever submits holds a lease on them until the terminal event."""
+
+    id: str
+    prompt: tuple[int, ...]
+    sampling: Sampling
+    mix: Mix = BASE_MIX
+
+
+class FinishReason(StrEnum):
+    STOP = "stop"  # an end-of-turn token, a stop token or a stop string
+    LENGTH = "length"  # max_tokens or the end of the context
+    ABORTED = "aborted"  # the client left or the server is going down
+    FAILED = "failed"  # see the failure beside it
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why one request failed. `code` is for programs; `message` is safe to show to the client."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds since the request was submitted; None for what never happened."""
+
+    queued: float | None = None
+    first_token: float | None = None
+    total: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One generated token. `text` is what became sayable with it, which may be nothing yet."""
+
+    request_id: str
+    index: int
+    token_id: int
+    logprob: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The one terminal event of a request. `text` is what was still held back."""
+
+    request_id: str
+    reason: FinishReason
+    completion_tokens: int
+    text: str = ""
+    stopped_by: str | int | None = None
+    failure: Failure | None = None
+    timing: Timing = field(default_factory=Timing)
+
+
+Event = Token | Finished

@@ -1,0 +1,124 @@
+"""Which adapters are where: the states of lifecycle.py, the row budget and who is evicted next.
+
+Pure bookkeeping without tensors: decisions come out as names, the runner carries them out.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from lorikeet_adapters.lifecycle import AdapterEvent, AdapterState, advance
+
+
+@dataclass(slots=True)
+class _Resident:
+    state: AdapterState = AdapterState.REGISTERED
+    rank: int = 0
+    last_used: int = 0
+
+
+class Residency:
+    """`row_budget` bounds the sum of ranks on the device."""
+
+    def __init__(self, row_budget: int) -> None:
+        self.row_budget = row_budget
+        self._adapters: dict[str, _Resident] = {}
+        self._users: Counter[str] = Counter()
+        self._clock = 0
+
+    def state(self, generation: str) -> AdapterState:
+        known = self._adapters.get(generation)
+        return known.state if known else AdapterState.REGISTERED
+
+    def states(self) -> dict[str, AdapterState]:
+        return {generation: each.state for generation, each in self._adapters.items()}
+
+    @property
+    def rows_used(self) -> int:
+        return sum(each.rank for each in self._adapters.values() if each.state is AdapterState.DEVICE)
+
+    def is_near(self, generation: str) -> bool:
+        """On the host or the device: a request for it need not wait for the disk."""
+        return self.state(generation) in (AdapterState.HOST, AdapterState.DEVICE)
+
+    def want(self, generation: str) -> bool:
+        """True when the caller must start a load now."""
+        if self.state(generation) not in (AdapterState.REGISTERED, AdapterState.FAILED):
+            return False
+        self._adapters.setdefault(generation, _Resident())
+        self._move(generation, AdapterEvent.LOAD)
+        return True
+
+    def loaded(self, generation: str, rank: int) -> None:
+        self._move(generation, AdapterEvent.LOADED)
+        self._adapters[generation].rank = rank
+
+    def failed(self, generation: str) -> None:
+        self._move(generation, AdapterEvent.LOAD_FAILED)
+
+    def rank_sum(self, generations: Iterable[str]) -> int:
+        return sum(self._adapters[generation].rank for generation in generations)
+
+    def admit(self, generations: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+        """Bring all of them to the device for one request: (evict, insert), or None when rows are short now.
+
+        Evicts the least recently used adapters that no admitted request uses. Nothing changes on None.
+        """
+        self._clock += 1
+        insert = tuple(each for each in generations if self.state(each) is AdapterState.HOST)
+        victims = self._victims(
+            self.rows_used + self.rank_sum(insert) - self.row_budget, spare=set(generations)
+        )
+        if victims is None:
+            return None
+        for generation in victims:
+            self._move(generation, AdapterEvent.EVICT)
+            self._move(generation, AdapterEvent.DROP)
+        for generation in insert:
+            self._move(generation, AdapterEvent.INSERT)
+        for generation in generations:
+            self._users[generation] += 1
+            self._adapters[generation].last_used = self._clock
+        return victims, insert
+
+    def release(self, generations: Iterable[str]) -> None:
+        """The counterpart of `admit`, once per admitted request."""
+        self._users.subtract(generations)
+
+    def retire(self, generation: str) -> bool:
+        """Forget an adapter nobody uses; True when it held rows or tensors that must be given back."""
+        assert not self._users[generation], generation
+        held = self.is_near(generation)
+        self._adapters.pop(generation, None)
+        return held
+
+    def drop(self, generation: str) -> None:
+        """Give up host tensors that no request waits for any more."""
+        self._move(generation, AdapterEvent.DROP)
+
+    def check(self) -> None:
+        """Invariants: the budget holds, and what is used is on the device."""
+        assert self.rows_used <= self.row_budget, (self.rows_used, self.row_budget)
+        for generation, users in self._users.items():
+            assert users >= 0, generation
+            assert not users or self.state(generation) is AdapterState.DEVICE, generation
+
+    def _victims(self, excess: int, spare: set[str]) -> tuple[str, ...] | None:
+        idle = [
+            generation
+            for generation, each in self._adapters.items()
+            if each.state is AdapterState.DEVICE and not self._users[generation] and generation not in spare
+        ]
+        victims: list[str] = []
+        for generation in sorted(idle, key=lambda each: self._adapters[each].last_used):
+            if excess <= 0:
+                break
+            victims.append(generation)
+            excess -= self._adapters[generation].rank
+        return tuple(victims) if excess <= 0 else None
+
+    def _move(self, generation: str, event: AdapterEvent) -> None:
+        known = self._adapters[generation]
+        known.state = advance(known.state, event)

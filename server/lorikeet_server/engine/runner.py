@@ -1,0 +1,153 @@
+"""Runs batches on the model: slots, prompts under way and rank rows live here. One thread only."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+
+import torch
+from transformers import PreTrainedModel
+from transformers.cache_utils import DynamicCache
+
+from lorikeet_adapters.base_model import BaseModel
+from lorikeet_adapters.mix import Mix
+from lorikeet_adapters.rank_rows.rows import RankRows
+from lorikeet_adapters.weights import AdapterWeights
+from lorikeet_server.engine.batch import Batch, DecodeRow, PrefillChunk, Sampled, StepOutput
+from lorikeet_server.engine.sampler import Draw, sample
+from lorikeet_server.engine.slot_cache import SlotCache
+
+
+class Runner:
+    """Carries out `Batch` values on one resident model."""
+
+    def __init__(self, base: BaseModel, slots: int, kernel: str = "torch") -> None:
+        self.rank_rows = RankRows(base, kernel)
+        self._model: PreTrainedModel = base.model
+        self._device = base.device
+        self._cache = SlotCache(base.model.config.get_text_config().num_hidden_layers, slots)
+        self._order: list[str] = []  # request of each slot row
+        self._prefilling: dict[str, DynamicCache] = {}
+        self._host: dict[str, AdapterWeights] = {}
+        accepted = inspect.signature(base.model.forward).parameters
+        self._takes_positions = "position_ids" in accepted
+        self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
+
+    @property
+    def slots_used(self) -> int:
+        return len(self._order) + len(self._prefilling)
+
+    @property
+    def cache_bytes(self) -> int:
+        return self._cache.bytes
+
+    def hold(self, generation: str, weights: AdapterWeights) -> None:
+        """Keep an adapter's host tensors until a batch inserts or evicts it."""
+        self._host[generation] = weights
+
+    @torch.inference_mode()
+    def execute(self, batch: Batch) -> StepOutput:
+        """Carry out one step."""
+        self.move(batch)
+        sampled: dict[str, Sampled] = {}
+        if batch.decode:
+            logits = self.decode(batch.decode)
+            sampled |= _sample(
+                logits, [(row.request.id, Draw(row.request.sampling, row.index + 1)) for row in batch.decode]
+            )
+        for chunk in batch.prefill:
+            logits = self.prefill(chunk)
+            if chunk.is_last:
+                sampled |= _sample(logits, [(chunk.request.id, Draw(chunk.request.sampling, 0))])
+        return StepOutput(sampled)
+
+    def move(self, batch: Batch) -> None:
+        """Give back and insert what the batch says, before anything is computed."""
+        for request_id in batch.leave:
+            self._leave(request_id)
+        for generation in batch.evict:
+            if self._host.pop(generation, None) is None:
+                self.rank_rows.evict(generation)
+        for generation in batch.insert:
+            self.rank_rows.insert(generation, self._host.pop(generation))
+
+    @torch.inference_mode()
+    def decode(self, rows: Sequence[DecodeRow]) -> torch.Tensor:
+        """One token for every running request; logits[len(rows), V] in the order of `rows`."""
+        by_id = {row.request.id: row for row in rows}
+        assert by_id.keys() == set(self._order), "every running request decodes in every step"
+        ordered = [by_id[request_id] for request_id in self._order]
+        cache = self._cache
+        cache.open_column()
+        lengths = torch.tensor(cache.lengths, device=self._device)[:, None]
+        columns = torch.arange(cache.window, device=self._device)[None]
+        mask = (columns >= cache.window - 1 - lengths).long()
+        tokens = torch.tensor([[row.token] for row in ordered], device=self._device)
+        with self.rank_rows.step([row.request.mix for row in ordered]):
+            logits = self._forward(tokens, mask, lengths, cache)
+        cache.close_column()
+        position = {request_id: row for row, request_id in enumerate(self._order)}
+        return logits[[position[row.request.id] for row in rows]]
+
+    @torch.inference_mode()
+    def prefill(self, chunk: PrefillChunk) -> torch.Tensor:
+        """Compute prompt tokens [start, stop); logits[1, V] of the last. The last chunk takes a slot."""
+        request = chunk.request
+        cache = self._prefilling.setdefault(request.id, DynamicCache())
+        tokens = torch.tensor([request.prompt[chunk.start : chunk.stop]], device=self._device)
+        logits = self._extend(cache, tokens, request.mix)
+        if chunk.is_last:
+            self._cache.join(self._prefilling.pop(request.id))
+            self._order.append(request.id)
+        return logits
+
+    @torch.inference_mode()
+    def logprobs(self, prompt: Sequence[int], completion: Sequence[int], mix: Mix) -> torch.Tensor:
+        """Teacher-forced log-probability of each completion token, [len(completion)], in a forward of its own."""
+        tokens = torch.tensor([[*prompt, *completion]], device=self._device)
+        with self.rank_rows.step([mix]):
+            mask = torch.ones_like(tokens)
+            logits = self._model(input_ids=tokens, attention_mask=mask, use_cache=False).logits[0].float()
+        predicted = torch.log_softmax(logits[len(prompt) - 1 : -1], -1)
+        return predicted.gather(-1, tokens[0, len(prompt) :, None])[:, 0]
+
+    def _extend(self, cache: DynamicCache, tokens: torch.Tensor, mix: Mix) -> torch.Tensor:
+        start = cache.get_seq_length()
+        mask = torch.ones(1, start + tokens.shape[1], dtype=torch.long, device=self._device)
+        positions = torch.arange(start, start + tokens.shape[1], device=self._device)[None]
+        with self.rank_rows.step([mix]):
+            return self._forward(tokens, mask, positions, cache)
+
+    def _forward(
+        self,
+        tokens: torch.Tensor,
+        mask: torch.Tensor,
+        positions: torch.Tensor,
+        cache: SlotCache | DynamicCache,
+    ) -> torch.Tensor:
+        where = {"position_ids": positions} if self._takes_positions else {}
+        output = self._model(
+            input_ids=tokens,
+            attention_mask=mask,
+            past_key_values=cache,
+            use_cache=True,
+            **where,
+            **self._last_only,
+        )
+        logits: torch.Tensor = output.logits[:, -1]
+        return logits
+
+    def _leave(self, request_id: str) -> None:
+        if self._prefilling.pop(request_id, None) is not None:
+            return
+        if request_id not in self._order:
+            return  # admitted, but it left before its first chunk was computed
+        row = self._order.index(request_id)
+        moved = self._cache.leave(row)
+        self._order[row] = self._order[moved]
+        self._order.pop()
+
+
+def _sample(logits: torch.Tensor, draws: Sequence[tuple[str, Draw]]) -> Mapping[str, Sampled]:
+    sampled = sample(logits, [draw for _, draw in draws])
+    return {request_id: each for (request_id, _), each in zip(draws, sampled, strict=True)}

@@ -1,0 +1,204 @@
+"""Who computes what in the next step. Pure Python: no torch, no clock, no threads.
+
+Decode comes first: every running request takes part in every step. What is left of the token
+budget goes to prompts in order of arrival. A request that does not fit now (no slot, no rank rows,
+adapter still loading) keeps its place and never blocks those behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from lorikeet_adapters.lifecycle import AdapterState
+from lorikeet_server.engine.batch import Batch, DecodeRow, PrefillChunk
+from lorikeet_server.engine.config import EngineConfig
+from lorikeet_server.engine.lifecycle import TERMINAL, RequestEvent, RequestState, advance
+from lorikeet_server.engine.request import Request
+from lorikeet_server.engine.residency import Residency
+
+
+@dataclass(slots=True)
+class _Entry:
+    request: Request
+    state: RequestState
+    computed: int = 0  # prompt tokens
+    generated: list[int] = field(default_factory=list)
+
+    @property
+    def holds_slot(self) -> bool:
+        return self.state in (RequestState.PREFILL, RequestState.DECODE)
+
+
+class Scheduler:
+    """Owns the order of requests. `residency` says which adapters are where."""
+
+    def __init__(self, config: EngineConfig, residency: Residency) -> None:
+        self._config = config
+        self._residency = residency
+        self._entries: dict[str, _Entry] = {}  # in order of arrival
+        self._leaving: list[str] = []
+        self._evict: list[str] = []
+        self._load: list[str] = []
+
+    def __contains__(self, request_id: str) -> bool:
+        return request_id in self._entries
+
+    @property
+    def idle(self) -> bool:
+        """Nothing to compute and nothing to give back: the engine may sleep until a command comes."""
+        moving = any(entry.state is not RequestState.WAITING_ADAPTER for entry in self._entries.values())
+        return not (moving or self._leaving or self._evict or self._load)
+
+    @property
+    def request_ids(self) -> tuple[str, ...]:
+        return tuple(self._entries)
+
+    def count(self, *states: RequestState) -> int:
+        return sum(entry.state in states for entry in self._entries.values())
+
+    def add(self, request: Request) -> None:
+        """Take a request in; its adapters' loads start with the next step."""
+        entry = _Entry(request, RequestState.WAITING_ADAPTER)
+        self._entries[request.id] = entry
+        self._want(request.mix.adapters)
+        self._wake(entry)
+
+    def expects(self, generation: str) -> bool:
+        """False when the adapter was retired while its files were read."""
+        return self._residency.state(generation) is AdapterState.LOADING
+
+    def adapter_loaded(self, generation: str, rank: int) -> None:
+        """Its tensors are on the host; wake those whose every adapter is near now."""
+        self._residency.loaded(generation, rank)
+        for entry in self._entries.values():
+            if entry.state is RequestState.WAITING_ADAPTER:
+                self._wake(entry)
+        self._drop_unwanted((generation,))
+
+    def adapter_failed(self, generation: str) -> tuple[str, ...]:
+        """The load failed; returns the requests that cannot go on because of it."""
+        self._residency.failed(generation)
+        return self.waiting_for(generation)
+
+    def unservable(self) -> tuple[str, ...]:
+        """Waiting requests whose mix needs more rank rows than there are at all."""
+        return tuple(
+            entry.request.id
+            for entry in self._entries.values()
+            if entry.state is RequestState.WAITING
+            and self._residency.rank_sum(entry.request.mix.adapters) > self._residency.row_budget
+        )
+
+    def waiting_for(self, generation: str) -> tuple[str, ...]:
+        """Requests not yet admitted that name this adapter, in order of arrival."""
+        waiting = (RequestState.WAITING, RequestState.WAITING_ADAPTER)
+        return tuple(
+            entry.request.id
+            for entry in self._entries.values()
+            if entry.state in waiting and generation in entry.request.mix.adapters
+        )
+
+    def retire(self, generation: str) -> None:
+        """An adapter nobody names or leases any more gives its rows back in the next step."""
+        if self._residency.retire(generation):
+            self._evict.append(generation)
+
+    def schedule(self) -> Batch:
+        """Decide the next step."""
+        decode = tuple(
+            DecodeRow(entry.request, entry.generated[-1], len(entry.generated) - 1)
+            for entry in self._entries.values()
+            if entry.state is RequestState.DECODE
+        )
+        insert: list[str] = []
+        prefill: list[PrefillChunk] = []
+        budget = max(self._config.prefill_tokens - len(decode), 1)
+        for entry in self._entries.values():
+            if budget <= 0:
+                break
+            if entry.state is RequestState.WAITING and not self._admit(entry, insert):
+                continue
+            if entry.state is RequestState.PREFILL:
+                prefill.append(self._next_chunk(entry, budget))
+                budget -= prefill[-1].stop - prefill[-1].start
+        batch = Batch(
+            tuple(self._leaving), tuple(self._load), tuple(self._evict), tuple(insert), decode, tuple(prefill)
+        )
+        self._leaving, self._load, self._evict = [], [], []
+        self._check(batch)
+        return batch
+
+    def prefilled(self, chunk: PrefillChunk) -> None:
+        """The runner has computed this chunk."""
+        self._entries[chunk.request.id].computed = chunk.stop
+
+    def append(self, request_id: str, token: int) -> None:
+        """The request has its next token; the first one ends its prefill."""
+        entry = self._entries[request_id]
+        if entry.state is RequestState.PREFILL:
+            entry.state = advance(entry.state, RequestEvent.PROMPT_DONE)
+        entry.generated.append(token)
+
+    def finish(self, request_id: str, event: RequestEvent) -> RequestState:
+        """End a request with a terminal event; its slot is given back in the next step."""
+        entry = self._entries[request_id]
+        held = entry.holds_slot
+        entry.state = advance(entry.state, event)
+        assert entry.state in TERMINAL, event
+        del self._entries[request_id]
+        if held:
+            self._leaving.append(request_id)
+            self._residency.release(entry.request.mix.adapters)
+        self._drop_unwanted(entry.request.mix.adapters)
+        return entry.state
+
+    def _admit(self, entry: _Entry, insert: list[str]) -> bool:
+        if self._slots_used() >= self._config.max_slots:
+            return False
+        moves = self._residency.admit(entry.request.mix.adapters)
+        if moves is None:
+            return False
+        self._evict.extend(moves[0])
+        insert.extend(moves[1])
+        entry.state = advance(entry.state, RequestEvent.ADMIT)
+        self._send_back(frozenset(moves[0]))
+        return True
+
+    def _wake(self, entry: _Entry) -> None:
+        if all(self._residency.is_near(each) for each in entry.request.mix.adapters):
+            entry.state = advance(entry.state, RequestEvent.ADAPTERS_READY)
+
+    def _want(self, generations: Iterable[str]) -> None:
+        self._load.extend(each for each in generations if self._residency.want(each))
+
+    def _send_back(self, evicted: frozenset[str]) -> None:
+        """Requests that were ready for an adapter just evicted wait for it again, in their old place."""
+        for entry in self._entries.values():
+            if entry.state is RequestState.WAITING and evicted & set(entry.request.mix.adapters):
+                entry.state = advance(entry.state, RequestEvent.ADAPTER_LOST)
+                self._want(entry.request.mix.adapters)
+
+    def _drop_unwanted(self, generations: Iterable[str]) -> None:
+        for generation in generations:
+            on_host = self._residency.state(generation) is AdapterState.HOST
+            if on_host and not self.waiting_for(generation):
+                self._residency.drop(generation)
+                self._evict.append(generation)
+
+    def _next_chunk(self, entry: _Entry, budget: int) -> PrefillChunk:
+        stop = min(len(entry.request.prompt), entry.computed + budget)
+        return PrefillChunk(entry.request, entry.computed, stop)
+
+    def _slots_used(self) -> int:
+        return sum(entry.holds_slot for entry in self._entries.values())
+
+    def _check(self, batch: Batch) -> None:
+        assert self._slots_used() <= self._config.max_slots
+        assert not set(batch.leave) & self._entries.keys(), "a request left and stayed"
+        assert set(_ids(batch.decode)).isdisjoint(_ids(batch.prefill))
+        self._residency.check()
+
+
+def _ids(rows: Iterable[DecodeRow | PrefillChunk]) -> tuple[str, ...]:
+    return tuple(row.request.id for row in rows)

@@ -1,0 +1,25 @@
+"""What the engine reports after each step, for metrics and for GET /v1/adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from lorikeet_adapters.lifecycle import AdapterState
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """One moment, taken between two steps. `adapters` maps generations to states; absent means on disk."""
+
+    running: int = 0
+    waiting: int = 0
+    waiting_adapter: int = 0
+    slots: int = 0
+    rows_used: int = 0
+    rows: int = 0
+    cache_bytes: int = 0
+    adapter_bytes: int = 0
+    steps: int = 0
+    evictions: int = 0
+    adapters: Mapping[str, AdapterState] = field(default_factory=dict)

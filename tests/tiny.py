@@ -1,0 +1,124 @@
+"""Tiny randomly initialised models and adapters, and PEFT as the oracle that judges ours."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    FalconConfig,
+    GenerationConfig,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    OPTConfig,
+    Phi3Config,
+    PreTrainedModel,
+    Qwen2Config,
+)
+
+VOCABULARY = 256
+_ROTARY: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
+_GQA = {**_ROTARY, "num_key_value_heads": 2}
+# max_position_embeddings is left at what each class chooses, except where it would be wasteful.
+CONFIGS: dict[str, Any] = {
+    "llama": lambda: LlamaConfig(**_GQA),
+    "qwen2": lambda: Qwen2Config(**_GQA),
+    "gpt2": lambda: GPT2Config(vocab_size=VOCABULARY, n_embd=64, n_layer=2, n_head=4),
+    "gpt_neox": lambda: GPTNeoXConfig(**_ROTARY),
+    "bloom": lambda: BloomConfig(vocab_size=VOCABULARY, hidden_size=64, n_layer=2, n_head=4),
+    "opt": lambda: OPTConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=64,
+        ffn_dim=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        word_embed_proj_dim=64,
+        max_position_embeddings=256,
+    ),
+    "phi3": lambda: Phi3Config(**_GQA, pad_token_id=0),
+    "falcon": lambda: FalconConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        new_decoder_architecture=True,
+        num_kv_heads=2,
+        alibi=False,
+    ),
+}
+
+
+def make_model(architecture: str, seed: int = 0, spread: float = 0.35) -> PreTrainedModel:
+    """fp32, weights wide enough that greedy tokens vary, and no end-of-turn token."""
+    torch.manual_seed(seed)
+    config = CONFIGS[architecture]()
+    config.initializer_range = spread
+    config.bos_token_id = config.eos_token_id = None
+    config.pad_token_id = 0
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    model.generation_config = GenerationConfig(pad_token_id=0)
+    return model
+
+
+def save_model(folder: Path, architecture: str, seed: int = 0) -> Path:
+    make_model(architecture, seed).save_pretrained(folder)
+    return folder
+
+
+def save_adapter(base: Path, folder: Path, rank: int, seed: int, **options: Any) -> Path:
+    """A PEFT adapter on every linear module, with B random so that it changes the output."""
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    settings = {
+        "target_modules": "all-linear",
+        "lora_alpha": 2 * rank,
+        "task_type": "CAUSAL_LM",
+        "fan_in_fan_out": model.config.model_type == "gpt2",  # its linear layers are transposed Conv1D
+        **options,
+    }
+    torch.manual_seed(seed)
+    adapted = get_peft_model(model, LoraConfig(r=rank, **settings))
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    adapted.save_pretrained(folder)
+    return folder
+
+
+def greedy(model: Any, prompt: list[int], tokens: int) -> list[int]:
+    """generate() alone, greedy, of exactly `tokens` tokens."""
+    config = GenerationConfig(max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False, pad_token_id=0)
+    ids = torch.tensor([prompt])
+    out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=config)
+    return [int(token) for token in out[0, len(prompt) :]]
+
+
+def peft_model(base: Path, adapter: Path) -> Any:
+    """The base with one adapter applied by PEFT, unmerged."""
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    return PeftModel.from_pretrained(model, adapter).eval()
+
+
+def blended_model(base: Path, mix: dict[Path, float]) -> PreTrainedModel:
+    """The base whose weights got the weighted sum of PEFT's own delta weights."""
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
+    total = copy.deepcopy(model)
+    with torch.no_grad():
+        for adapter, weight in mix.items():
+            applied = PeftModel.from_pretrained(copy.deepcopy(model), adapter)
+            for name, layer in applied.base_model.model.named_modules():
+                if isinstance(layer, LoraLayer):
+                    total.get_submodule(name).weight += weight * layer.get_delta_weight("default")
+    return total
