@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
+from tokenizers import Tokenizer as TokenizersTokenizer
+from tokenizers import decoders, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
@@ -20,10 +22,16 @@ from transformers import (
     OPTConfig,
     Phi3Config,
     PreTrainedModel,
+    PreTrainedTokenizerFast,
     Qwen2Config,
 )
 
-VOCABULARY = 256
+VOCABULARY = 320
+END = "<|end|>"
+CHAT_TEMPLATE = (
+    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
 _ROTARY: dict[str, Any] = {
     "vocab_size": VOCABULARY,
     "hidden_size": 64,
@@ -75,7 +83,22 @@ def make_model(architecture: str, seed: int = 0, spread: float = 0.35) -> PreTra
 
 def save_model(folder: Path, architecture: str, seed: int = 0) -> Path:
     make_model(architecture, seed).save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
     return folder
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """Byte-level, one token a byte, so any text round-trips."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    inner = TokenizersTokenizer(models.BPE({each: index for index, each in enumerate(alphabet)}, []))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    special = ["<|pad|>", "<|system|>", "<|user|>", "<|assistant|>"]
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=inner, eos_token=END, pad_token="<|pad|>", additional_special_tokens=special[1:]
+    )
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
 
 
 def save_adapter(base: Path, folder: Path, rank: int, seed: int, **options: Any) -> Path:

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
+from transformers.utils.logging import disable_progress_bar
 
 from lorikeet_adapters.errors import BaseModelRefused
 from lorikeet_adapters.quantization import Quantization
@@ -108,6 +109,7 @@ def load_base(
     kind = Quantization.NF4 if quantization == Quantization.AUTO else Quantization(quantization)
     target = torch.device(device)
     _refuse_unservable(source, where, trust_remote_code)
+    disable_progress_bar()  # transformers draws one over whatever the caller prints
     dtype = torch.float32 if kind is Quantization.FP32 else torch.bfloat16
     try:
         model = AutoModelForCausalLM.from_pretrained(

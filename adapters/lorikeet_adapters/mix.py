@@ -74,7 +74,7 @@ def _parse_term(part: str, whole: str, is_name: Callable[[str], bool]) -> Term:
     if is_name(part) or not colon:
         return Term(part, 1.0)
     if not name or not WEIGHT.fullmatch(weight):
-        if name and "+" not in whole:
+        if "+" not in whole and not is_name(name):
             return Term(part, 1.0)  # no mix at all: an unknown name with a colon in it
         raise MixRefused(f"the weight `{weight}` in `{whole}` is not a plain decimal number")
     return Term(name, float(weight))

@@ -66,23 +66,21 @@ class AdapterFilesOnDisk:
     weights: Path
 
 
+def ignore_retirement(generation: str) -> None:
+    """For a registry without an engine behind it."""
+
+
 class Registry:
     """Names, generations and leases over one store. Every method may be called from any thread.
 
     `on_retired(generation)` is called once nobody names or leases a generation any more.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        base_name: str,
-        check: Checker,
-        on_retired: Callable[[str], None] = lambda generation: None,
-    ) -> None:
+    def __init__(self, store: Store, base_name: str, check: Checker) -> None:
         self.base_name = base_name
         self._store = store
         self._check = check
-        self._on_retired = on_retired
+        self.on_retired: Callable[[str], None] = ignore_retirement
         self._writing = threading.Lock()  # one registration or deletion at a time
         self._changed = threading.Condition()  # guards the three maps below
         self._names: dict[str, StoredName] = {stored.name: stored for stored in store.names()}
@@ -154,8 +152,8 @@ class Registry:
                 return None
         return self._retire_if_unused(generation)
 
-    def lease(self, terms: Iterable[Term]) -> Mix:
-        """Resolve names into generations and hold them until `release`.
+    def lease(self, terms: Iterable[Term], count: int = 1) -> Mix:
+        """Resolve names into generations and hold them until `count` calls of `release`.
 
         Raises AdapterNotFound for an unknown name, MixRefused for a mix out of bounds. The base alone
         is the empty mix; inside a mix it is refused, because its weight would mean nothing.
@@ -166,11 +164,12 @@ class Registry:
                 return Mix()
             resolved = [Term(self._generation_of(term.adapter), term.weight) for term in named]
             mix = Mix.of(resolved)
-            self._leases.update(mix.adapters)
+            for generation in mix.adapters:
+                self._leases[generation] += count
         return mix
 
     def release(self, mix: Mix) -> None:
-        """End a lease. Called once per `lease`, at the request's terminal event; never waits for the disk."""
+        """End a lease. Called once per leased request, at the request's terminal event; never waits for the disk."""
         with self._changed:
             self._leases.subtract(mix.adapters)
             self._changed.notify_all()
@@ -214,7 +213,7 @@ class Registry:
                     return None
                 del self._generations[generation]
                 del self._leases[generation]
-            self._on_retired(generation)
+            self.on_retired(generation)
             return self._store.free(generation)
 
     def _named(self, name: str) -> StoredName:

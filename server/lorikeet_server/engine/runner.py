@@ -45,7 +45,7 @@ class Runner:
         """Keep an adapter's host tensors until a batch inserts or evicts it."""
         self._host[generation] = weights
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def execute(self, batch: Batch) -> StepOutput:
         """Carry out one step."""
         self.move(batch)
@@ -71,7 +71,7 @@ class Runner:
         for generation in batch.insert:
             self.rank_rows.insert(generation, self._host.pop(generation))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def decode(self, rows: Sequence[DecodeRow]) -> torch.Tensor:
         """One token for every running request; logits[len(rows), V] in the order of `rows`."""
         by_id = {row.request.id: row for row in rows}
@@ -89,7 +89,7 @@ class Runner:
         position = {request_id: row for row, request_id in enumerate(self._order)}
         return logits[[position[row.request.id] for row in rows]]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def prefill(self, chunk: PrefillChunk) -> torch.Tensor:
         """Compute prompt tokens [start, stop); logits[1, V] of the last. The last chunk takes a slot."""
         request = chunk.request
@@ -101,7 +101,7 @@ class Runner:
             self._order.append(request.id)
         return logits
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def logprobs(self, prompt: Sequence[int], completion: Sequence[int], mix: Mix) -> torch.Tensor:
         """Teacher-forced log-probability of each completion token, [len(completion)], in a forward of its own."""
         tokens = torch.tensor([[*prompt, *completion]], device=self._device)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from lorikeet_adapters.base_model import BaseModel, load_base
 from lorikeet_adapters.mix import Mix, Term
 from lorikeet_adapters.spec import parse_spec
@@ -13,7 +14,6 @@ from lorikeet_adapters.weights import AdapterWeights, ModuleRows, load_weights
 from lorikeet_server.engine.config import EngineConfig
 from lorikeet_server.engine.engine import Engine, Vocabulary
 from lorikeet_server.engine.request import Request, Sampling, Token
-
 from tests.tiny import CONFIGS, blended_model, greedy, peft_model, save_adapter, save_model
 
 RANKS = {"triage": 4, "extract": 16, "formal": 8, "friendly": 3}
@@ -69,7 +69,9 @@ def serve(engine: Engine, names: list[str]) -> dict[str, list[int]]:
 
 
 @pytest.fixture(scope="module", params=list(CONFIGS))
-def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Path]]:
+def world(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Path]]:
     folder = tmp_path_factory.mktemp(request.param)
     base = save_model(folder / "base", request.param)
     adapters = {
@@ -80,7 +82,9 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.mark.parametrize("kernel", ["torch", "reference"])
-def test_every_row_of_a_mixed_batch_equals_the_oracle(world: tuple[Path, dict[str, Path]], kernel: str) -> None:
+def test_every_row_of_a_mixed_batch_equals_the_oracle(
+    world: tuple[Path, dict[str, Path]], kernel: str
+) -> None:
     folder, adapters = world
     expected = {
         "triage": greedy(peft_model(folder, adapters["triage"]), PROMPTS["triage"], LENGTHS["triage"]),
@@ -89,7 +93,9 @@ def test_every_row_of_a_mixed_batch_equals_the_oracle(world: tuple[Path, dict[st
     for name in ("base", "blend", "negative"):
         oracle = blended_model(folder, {adapters[each]: weight for each, weight in MIXES[name].items()})
         expected[name] = greedy(oracle, PROMPTS[name], LENGTHS[name])
-    assert len({token for tokens in expected.values() for token in tokens}) > 10, "the oracle's tokens must vary"
+    assert len({token for tokens in expected.values() for token in tokens}) > 10, (
+        "the oracle's tokens must vary"
+    )
 
     base = load_base(str(folder), "fp32")
     engine = make_engine(base, {name: read_adapter(path, base) for name, path in adapters.items()}, kernel)
@@ -97,7 +103,9 @@ def test_every_row_of_a_mixed_batch_equals_the_oracle(world: tuple[Path, dict[st
     engine.close()
 
 
-def test_an_adapter_of_huge_weights_leaves_every_other_row_bit_equal(world: tuple[Path, dict[str, Path]]) -> None:
+def test_an_adapter_of_huge_weights_leaves_every_other_row_bit_equal(
+    world: tuple[Path, dict[str, Path]],
+) -> None:
     folder, adapters = world
     base = load_base(str(folder), "fp32")
     weights = {name: read_adapter(path, base) for name, path in adapters.items()}

@@ -1,0 +1,56 @@
+"""The application as a value: routes, handlers and middleware are arguments of one constructor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.routing import Route
+
+from lorikeet_adapters.errors import LorikeetError
+from lorikeet_server.api import adapters, health, models, native, openai
+from lorikeet_server.api.envelope import on_error, on_http_error
+from lorikeet_server.api.guard import Guard
+from lorikeet_server.api.run import ClientGone
+from lorikeet_server.api.services import Services
+
+Lifespan = Callable[[Starlette], AbstractAsyncContextManager[None]]
+
+ROUTES = [
+    Route("/v1/chat/completions", openai.chat_completions, methods=["POST"]),
+    Route("/v1/completions", openai.completions, methods=["POST"]),
+    Route("/v1/models", models.list_models),
+    Route("/v1/models/{name:path}", models.retrieve_model),
+    Route("/v1/adapters", adapters.list_adapters),
+    Route("/v1/adapters", adapters.register_adapter, methods=["POST"]),
+    Route("/v1/adapters/{name:path}", adapters.retrieve_adapter),
+    Route("/v1/adapters/{name:path}", adapters.delete_adapter, methods=["DELETE"]),
+    Route("/generate", native.generate, methods=["POST"]),
+    Route("/generate_stream", native.generate_stream, methods=["POST"]),
+    Route("/info", health.info),
+    Route("/health", health.ready),
+    Route("/health/live", health.live),
+    Route("/health/ready", health.ready),
+    Route("/metrics", health.metrics),
+]
+
+
+def create_app(services: Services, lifespan: Lifespan | None = None) -> Starlette:
+    """Build the application; nothing outside `services` is read or changed."""
+    local_only = not services.http.insecure
+    app = Starlette(
+        routes=ROUTES,
+        lifespan=lifespan,
+        middleware=[Middleware(Guard, local_only=local_only, counter=services.metrics.http)],
+        exception_handlers={
+            LorikeetError: on_error,
+            ClientGone: on_error,
+            HTTPException: on_http_error,
+            Exception: on_error,
+        },
+    )
+    app.state.services = services
+    return app

@@ -1,0 +1,90 @@
+"""From the bytes of a request to a checked value, with every reason at once when it cannot be one."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, ClassVar, NoReturn, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from starlette.requests import Request
+
+from lorikeet_server.errors import BodyTooLarge, RequestRefused
+
+B = TypeVar("B", bound="Body")
+MAX_REASONS = 20
+
+
+class Body(BaseModel):
+    """Base of every wire type: an unknown field with a value is refused, never ignored.
+
+    `NEUTRAL` lists fields that are not built, with the value that asks for nothing; `NO_EFFECT`
+    lists fields that are accepted whatever they hold. A null counts as absent everywhere.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    NEUTRAL: ClassVar[dict[str, tuple[Any, ...]]] = {}
+    NO_EFFECT: ClassVar[frozenset[str]] = frozenset()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_neutral(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        return {key: value for key, value in data.items() if not cls._asks_for_nothing(key, value)}
+
+    @classmethod
+    def _asks_for_nothing(cls, key: str, value: object) -> bool:
+        return value is None or key in cls.NO_EFFECT or value in cls.NEUTRAL.get(key, ())
+
+    @classmethod
+    def parse(cls, data: object) -> Self:
+        """Raises RequestRefused naming every field that is wrong."""
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            reasons = [_reason(each) for each in error.errors(include_url=False)[:MAX_REASONS]]
+            message = "; ".join(f"{param}: {text}" if param else text for param, text in reasons)
+            raise RequestRefused(message, param=reasons[0][0] or None) from None
+
+
+async def read_json(request: Request, max_bytes: int) -> dict[str, Any]:
+    """The body as a JSON object. Raises BodyTooLarge or RequestRefused."""
+    raw = bytearray()
+    async for chunk in request.stream():
+        raw += chunk
+        if len(raw) > max_bytes:
+            raise BodyTooLarge(f"the body is over {max_bytes} bytes")
+    return parse_json(bytes(raw))
+
+
+def parse_json(raw: bytes) -> dict[str, Any]:
+    """Strict JSON: no NaN or Infinity, no lone surrogates, an object at the top."""
+    try:
+        value = json.loads(raw, parse_constant=_no_constant)
+        json.dumps(value, ensure_ascii=False).encode()  # fails on a lone surrogate
+    except UnicodeError:
+        raise RequestRefused("the body is not valid UTF-8 text") from None
+    except RecursionError:
+        raise RequestRefused("the body is nested too deeply") from None
+    except ValueError as error:
+        raise RequestRefused(f"the body is not valid JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise RequestRefused("the body must be a JSON object")
+    return value
+
+
+async def read_body(request: Request, kind: type[B]) -> B:
+    """Read, parse and check in one call; the limit is the application's."""
+    return kind.parse(await read_json(request, request.app.state.services.http.max_body_bytes))
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _reason(error: Any) -> tuple[str, str]:
+    param = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return param, "this field is not supported"
+    text = str(error["msg"])
+    return param, text[:1].lower() + text[1:]

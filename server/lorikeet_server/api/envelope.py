@@ -1,0 +1,65 @@
+"""Errors on the wire: OpenAI's envelope, and LoRAX's and TGI's on the native routes."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from lorikeet_adapters.errors import AdapterNotFound, LorikeetError
+from lorikeet_server.api.run import ClientGone
+from lorikeet_server.errors import OPAQUE, HttpError, RequestError, http_error
+
+log = logging.getLogger(__name__)
+NATIVE_PATHS = frozenset({"/generate", "/generate_stream"})
+CLIENT_CLOSED = 499
+NATIVE_STATUS = {400: 422, 503: 429}  # TGI's: what cannot be served as written, and overload
+
+
+def openai_envelope(error: LorikeetError) -> dict[str, Any]:
+    row = http_error(error)
+    code = (error.code if isinstance(error, RequestError) else None) or row.code
+    body = {"message": _message(error, row), "type": row.type, "param": _param(error), "code": code}
+    return {"error": body}
+
+
+def native_envelope(error: LorikeetError) -> dict[str, Any]:
+    row = http_error(error)
+    return {"error": _message(error, row), "error_type": row.native_type}
+
+
+async def on_error(request: Request, error: Exception) -> Response:
+    """Every exception that reaches the application becomes exactly one of the two envelopes."""
+    if isinstance(error, ClientGone):
+        return Response(status_code=CLIENT_CLOSED)
+    known = error if isinstance(error, LorikeetError) else LorikeetError()
+    row = http_error(known)
+    if row.status >= 500:
+        log.error("request %s failed", request.scope.get("request_id"), exc_info=error)
+    native = request.scope["path"] in NATIVE_PATHS
+    status = NATIVE_STATUS.get(row.status, row.status) if native else row.status
+    headers = {"retry-after": str(row.retry_after)} if row.retry_after else None
+    return JSONResponse(native_envelope(known) if native else openai_envelope(known), status, headers)
+
+
+async def on_http_error(request: Request, error: Exception) -> Response:
+    """Starlette's own refusals (no such route, wrong method) in the same envelope."""
+    assert isinstance(error, HTTPException)
+    message = f"{request.method} {request.scope['path'][:200]}: {error.detail}"
+    body = {"message": message, "type": "invalid_request_error", "param": None, "code": "not_found"}
+    if error.status_code == 405:
+        body["code"] = "method_not_allowed"
+    return JSONResponse({"error": body}, error.status_code, error.headers)
+
+
+def _message(error: LorikeetError, row: HttpError) -> str:
+    return str(error) if row.status != 500 else OPAQUE
+
+
+def _param(error: LorikeetError) -> str | None:
+    if isinstance(error, AdapterNotFound):
+        return "model"
+    return error.param if isinstance(error, RequestError) else None

@@ -1,0 +1,75 @@
+"""Around every request, as plain ASGI: an id, the host rule, and a count by route and status."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from urllib.parse import urlsplit
+
+from prometheus_client import Counter
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from lorikeet_server.api.envelope import on_error
+from lorikeet_server.errors import HostForbidden
+
+LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+UNMATCHED = "other"
+
+
+class Guard:
+    """`local_only` is on while no key protects the server: then a web page must not be able to drive it.
+
+    A page elsewhere can point a name of its own at 127.0.0.1, so the Host header must be local, and
+    its Origin, when a browser sends one, too; and what changes state must be JSON, which a page
+    cannot send across origins without being asked for permission first.
+    """
+
+    def __init__(self, app: ASGIApp, *, local_only: bool, counter: Counter) -> None:
+        self._app = app
+        self._local_only = local_only
+        self._counter = counter
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
+        scope["request_id"] = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+        async def tagged(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["x-request-id"] = scope["request_id"]
+                self._counter.labels(_route(scope), message["status"]).inc()
+            await send(message)
+
+        reason = _foreign(scope, headers) if self._local_only else None
+        if reason is not None:
+            response = await on_error(Request(scope), HostForbidden(reason))
+            await response(scope, receive, tagged)
+            return
+        await self._app(scope, receive, tagged)
+
+
+def _foreign(scope: Scope, headers: Headers) -> str | None:
+    host = urlsplit(f"//{headers.get('host', '')}").hostname
+    if host not in LOCAL_HOSTS:
+        return "without keys this server answers only to localhost; start it with --insecure to allow other hosts"
+    origin = headers.get("origin")
+    if origin is not None and urlsplit(origin).hostname not in LOCAL_HOSTS:
+        return "requests from other origins are not allowed"
+    if (
+        scope["method"] == "POST"
+        and headers.get("content-type", "").split(";")[0].strip() != "application/json"
+    ):
+        return "send the body with content-type: application/json"
+    return None
+
+
+def _route(scope: Scope) -> str:
+    """The route's template: a path from a client would make an unbounded label."""
+    route = scope.get("route")
+    return getattr(route, "path", UNMATCHED)

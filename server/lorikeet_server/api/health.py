@@ -1,0 +1,63 @@
+"""Is it alive, is it ready, what runs here, and the metrics."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+from prometheus_client import exposition
+from prometheus_client.openmetrics import exposition as openmetrics
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from lorikeet_server.api.services import Services
+
+
+async def live(http: Request) -> Response:
+    """Red only when the engine has died: it does not depend on how much is waiting."""
+    services: Services = http.app.state.services
+    return _status(services.requests.alive)
+
+
+async def ready(http: Request) -> Response:
+    """Routes exist only after the base is loaded and has passed its self-test."""
+    services: Services = http.app.state.services
+    return _status(services.requests.alive)
+
+
+async def info(http: Request) -> Response:
+    services: Services = http.app.state.services
+    model, stats = services.model, services.stats()
+    return JSONResponse(
+        {
+            "model_id": model.name,
+            "version": version("lorikeet"),
+            "model_dtype": model.compute_dtype,
+            "model_device_type": model.device,
+            "quantization": model.quantization,
+            "base_bytes": sum(model.bytes_by_dtype.values()),
+            "bytes_by_dtype": dict(model.bytes_by_dtype),
+            "base_fingerprint": model.fingerprint,
+            "max_total_tokens": model.max_model_len,
+            "max_input_length": model.max_model_len - 1,
+            "max_input_tokens": model.max_model_len - 1,
+            "max_concurrent_requests": services.http.max_open_requests,
+            "slots": stats.slots,
+            "rank_rows": stats.rows,
+            "self_test": dict(model.self_test),
+        }
+    )
+
+
+async def metrics(http: Request) -> Response:
+    """Prometheus text, or OpenMetrics when the scraper asks for it; rendered off the event loop."""
+    services: Services = http.app.state.services
+    wants_openmetrics = "application/openmetrics-text" in http.headers.get("accept", "")
+    render = openmetrics.generate_latest if wants_openmetrics else exposition.generate_latest
+    kind = openmetrics.CONTENT_TYPE_LATEST if wants_openmetrics else exposition.CONTENT_TYPE_LATEST
+    body = await run_in_threadpool(render, services.metrics.registry)
+    return Response(body, headers={"content-type": kind})
+
+
+def _status(alive: bool) -> Response:
+    return JSONResponse({"status": "ok" if alive else "dead"}, 200 if alive else 503)

@@ -1,0 +1,49 @@
+"""Which mix a request asks for: one meaning for every accepted form."""
+
+from __future__ import annotations
+
+from lorikeet_adapters.mix import Mix, Term, parse_mix
+from lorikeet_adapters.registry import Registry
+from lorikeet_server.api.wire import MergedAdapters, MixFields
+from lorikeet_server.errors import RequestRefused
+
+
+def lease_mix(registry: Registry, model: str, body: MixFields, count: int = 1) -> Mix:
+    """Resolve `model` and the body's own mix into generations and lease them `count` times.
+
+    A body that carries a mix names the base (or nothing) as its model: two mixes at once would leave
+    open which one is meant. Raises what `Registry.lease` raises, and RequestRefused.
+    """
+    terms = _body_terms(body)
+    if terms is None:
+        return registry.lease(parse_mix(model or registry.base_name, registry.is_name), count)
+    if model not in ("", registry.base_name):
+        raise RequestRefused(
+            f"the model `{model}` and a mix in the body cannot be combined; send `{registry.base_name}` as the model",
+            param="model",
+        )
+    return registry.lease(terms, count)
+
+
+def _body_terms(body: MixFields) -> tuple[Term, ...] | None:
+    given = {
+        "adapters": body.adapters and tuple(Term(each.name, each.weight) for each in body.adapters),
+        "merged_adapters": body.merged_adapters and _lorax_terms(body.merged_adapters),
+        "lora": body.lora and tuple(Term(each.id, each.scale) for each in body.lora),
+    }
+    named = {field: terms for field, terms in given.items() if terms}
+    if len(named) > 1:
+        raise RequestRefused(
+            f"{' and '.join(named)} are forms of the same mix; send one", param=next(iter(named))
+        )
+    return next(iter(named.values()), None)
+
+
+def _lorax_terms(merged: MergedAdapters) -> tuple[Term, ...]:
+    weights = merged.weights or [1.0] * len(merged.ids)
+    if len(weights) != len(merged.ids):
+        raise RequestRefused(
+            "merged_adapters: number of adapter IDs must match number of adapter weights",
+            param="merged_adapters",
+        )
+    return tuple(Term(name, weight) for name, weight in zip(merged.ids, weights, strict=True))

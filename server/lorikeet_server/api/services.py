@@ -1,0 +1,68 @@
+"""What the routes work with: one value, handed to `create_app`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from lorikeet_adapters.registry import Registry
+from lorikeet_server.config import HttpConfig
+from lorikeet_server.engine.request import Event, Request
+from lorikeet_server.engine.stats import EngineStats
+from lorikeet_server.metrics import Metrics
+
+
+class TextCodec(Protocol):
+    """The base's tokenizer as the routes see it."""
+
+    @property
+    def has_template(self) -> bool: ...
+    def render(self, messages: Sequence[Mapping[str, str]]) -> str: ...
+    def encode(self, text: str, *, special: bool = False) -> tuple[int, ...]: ...
+    def token_text(self, token: int) -> str: ...
+    def is_special(self, token: int) -> bool: ...
+
+
+class Events(Protocol):
+    """The events of one request, a `Finished` last; `close` before that cancels the request."""
+
+    def __aiter__(self) -> AsyncIterator[Event]: ...
+    def close(self) -> None: ...
+
+
+class Requests(Protocol):
+    """Where requests go and events come from (`Bridge`)."""
+
+    @property
+    def alive(self) -> bool: ...
+    def submit(self, requests: Sequence[Request]) -> Sequence[Events]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """What is resident, as GET /info says it."""
+
+    name: str
+    quantization: str
+    device: str
+    compute_dtype: str
+    bytes_by_dtype: Mapping[str, int]
+    fingerprint: str
+    max_model_len: int
+    vocabulary: int
+    created: int
+    self_test: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    requests: Requests
+    registry: Registry
+    text: TextCodec
+    model: ModelCard
+    metrics: Metrics
+    stats: Callable[[], EngineStats]
+    http: HttpConfig
+    adapters_root: Path

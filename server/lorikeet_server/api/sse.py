@@ -1,0 +1,41 @@
+"""Server-sent events: after the first byte an error travels inside the stream."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+from starlette.responses import StreamingResponse
+
+from lorikeet_adapters.errors import LorikeetError
+from lorikeet_server.errors import GenerationFailed
+
+log = logging.getLogger(__name__)
+DONE = "data: [DONE]\n\n"
+HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+
+
+def data(payload: Mapping[str, Any]) -> str:
+    return f"data: {json.dumps(payload, ensure_ascii=False, separators=(',', ':'))}\n\n"
+
+
+def stream(
+    parts: AsyncIterator[str],
+    envelope: Callable[[LorikeetError], Mapping[str, Any]],
+    headers: Mapping[str, str],
+) -> StreamingResponse:
+    """Send `parts` as they come; an exception becomes one last event in the route's own envelope."""
+
+    async def guarded() -> AsyncIterator[str]:
+        try:
+            async for part in parts:
+                yield part
+        except LorikeetError as error:
+            yield data(envelope(error))
+        except Exception:
+            log.exception("a stream broke")
+            yield data(envelope(GenerationFailed("the stream broke")))
+
+    return StreamingResponse(guarded(), media_type="text/event-stream", headers={**HEADERS, **headers})

@@ -1,0 +1,157 @@
+"""What OpenAI-shaped clients send: the types that parse it and what they mean to the engine."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from lorikeet_server.api.body import Body
+from lorikeet_server.engine.request import Sampling
+
+Weight = Annotated[float, Field(allow_inf_nan=False)]
+Stops = Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(max_length=16)]
+COMPLETION_TOKENS = 16  # OpenAI's default on /v1/completions
+
+
+class WeightedAdapter(Body):
+    """One term of a mix, as in `adapters`."""
+
+    name: str
+    weight: Weight = 1.0
+
+
+class LlamaCppLora(Body):
+    """llama.cpp's form; its `id` is a name here."""
+
+    id: str
+    scale: Weight
+
+
+class MergedAdapters(Body):
+    """LoRAX's form. `linear` is the exact weighted sum here, and the only strategy."""
+
+    NEUTRAL: ClassVar[dict[str, tuple[Any, ...]]] = {"merge_strategy": ("linear",), "density": (0, 1)}
+    NO_EFFECT: ClassVar[frozenset[str]] = frozenset({"majority_sign_method"})  # means nothing to a linear sum
+    ids: list[str] = Field(min_length=1)
+    weights: list[Weight] = Field(default_factory=list)
+
+
+class MixFields(Body):
+    """The four forms in which a body can ask for a mix besides `model`."""
+
+    adapters: list[WeightedAdapter] | None = None
+    merged_adapters: MergedAdapters | None = None
+    lora: list[LlamaCppLora] | None = None
+
+
+class StreamOptions(Body):
+    include_usage: bool = False
+
+
+class GenerationBody(MixFields):
+    """Fields that chat and plain completions share."""
+
+    NEUTRAL: ClassVar[dict[str, tuple[Any, ...]]] = {
+        "n": (1,),
+        "best_of": (1,),
+        "echo": (False,),
+        "suffix": ("",),
+        "logprobs": (False,),
+        "top_logprobs": (0,),
+        "presence_penalty": (0,),
+        "frequency_penalty": (0,),
+        "repetition_penalty": (1,),
+        "logit_bias": ({},),
+        "min_p": (0,),
+        "min_tokens": (0,),
+        "response_format": ({"type": "text"},),
+        "tools": ([],),
+        "tool_choice": ("none", "auto"),
+    }
+    NO_EFFECT: ClassVar[frozenset[str]] = frozenset(
+        {
+            "user",
+            "store",
+            "metadata",
+            "service_tier",
+            "safety_identifier",
+            "prompt_cache_key",
+            "parallel_tool_calls",
+        }
+    )
+    model: str = Field(min_length=1, max_length=2048)
+    temperature: float = Field(default=1.0, ge=0, le=2)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_k: int = Field(default=0, ge=-1)
+    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
+    stop: Stops = Field(default_factory=list)
+    stop_token_ids: list[int] = Field(default_factory=list, max_length=64)
+    ignore_eos: bool = False
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: object) -> object:
+        return [value] if isinstance(value, str) else value
+
+    def sampling(self, max_tokens: int) -> Sampling:
+        return Sampling(
+            max_tokens=max_tokens,
+            temperature=self.temperature,
+            top_k=max(self.top_k, 0),
+            top_p=self.top_p,
+            seed=secrets.randbits(63) if self.seed is None else self.seed,
+            stop=tuple(self.stop),
+            stop_token_ids=frozenset(self.stop_token_ids),
+            ignore_eos=self.ignore_eos,
+        )
+
+    @property
+    def wants_usage(self) -> bool:
+        return self.stream_options is not None and self.stream_options.include_usage
+
+
+class TextPart(Body):
+    type: Literal["text"]
+    text: str
+
+
+class Message(Body):
+    """`developer` is `system`. Parts are joined; other parts than text are refused."""
+
+    NO_EFFECT: ClassVar[frozenset[str]] = frozenset({"name"})
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[TextPart]
+
+    def as_plain(self) -> dict[str, str]:
+        text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        return {"role": "system" if self.role == "developer" else self.role, "content": text}
+
+
+class ChatBody(GenerationBody):
+    """POST /v1/chat/completions."""
+
+    messages: list[Message] = Field(min_length=1, max_length=1024)
+    max_tokens: int | None = Field(default=None, ge=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
+
+
+TokenIds = list[Annotated[int, Field(ge=0)]]
+
+
+class CompletionBody(GenerationBody):
+    """POST /v1/completions."""
+
+    prompt: str | list[str] | TokenIds | list[TokenIds]
+    max_tokens: int = Field(default=COMPLETION_TOKENS, ge=1)
+
+    @property
+    def prompts(self) -> list[str | TokenIds]:
+        if isinstance(self.prompt, str):
+            return [self.prompt]
+        if self.prompt and isinstance(self.prompt[0], int):
+            return [[int(token) for token in self.prompt if isinstance(token, int)]]
+        return [each for each in self.prompt if not isinstance(each, int)]

@@ -1,0 +1,125 @@
+"""Between the asyncio side and the engine thread. The only module that imports both worlds.
+
+Delivery never blocks and never fails: each request has an unbounded queue of its own, events for a
+request that has gone are dropped, and endings are values like any other event. A request's leases
+are released at its terminal event, here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from lorikeet_adapters.registry import Registry
+from lorikeet_server.engine.engine import Engine
+from lorikeet_server.engine.request import Event, Finished, Request
+from lorikeet_server.errors import EngineDead, RequestError, ServerBusy
+
+STOP_TIMEOUT_S = 30.0
+
+
+@dataclass(slots=True)
+class _Open:
+    request: Request
+    events: asyncio.Queue[Event] = field(default_factory=asyncio.Queue)
+
+
+class EventStream:
+    """The events of one request, a `Finished` last. Whoever drops it early has cancelled the request."""
+
+    def __init__(self, events: asyncio.Queue[Event], cancel: Callable[[], None]) -> None:
+        self._events = events
+        self._cancel = cancel
+        self._finished = False
+
+    def __aiter__(self) -> EventStream:
+        return self
+
+    async def __anext__(self) -> Event:
+        if self._finished:
+            raise StopAsyncIteration
+        event = await self._events.get()
+        self._finished = isinstance(event, Finished)
+        return event
+
+    def close(self) -> None:
+        """A plain call: an await in a response's `finally` would be cancelled again with the response."""
+        if not self._finished:
+            self._finished = True
+            self._cancel()
+
+    def __del__(self) -> None:
+        # A response that is torn down before its first byte never runs the code that would close this.
+        self.close()
+
+
+class Bridge:
+    """`observe(request, event)` sees every event once, on the loop, whether or not anybody listens."""
+
+    def __init__(
+        self, engine: Engine, registry: Registry, max_open: int, observe: Callable[[Request, Event], None]
+    ) -> None:
+        self.engine = engine
+        self._registry = registry
+        self._max_open = max_open
+        self._observe = observe
+        self._open: dict[str, _Open] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=engine.run, name="engine", daemon=True)
+
+    def start(self) -> None:
+        """Call on the loop that will consume the events."""
+        self._loop = asyncio.get_running_loop()
+        self.engine.publish = self._publish
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """Abort what still runs and join the engine thread."""
+        self.engine.stop()
+        await asyncio.to_thread(self._thread.join, STOP_TIMEOUT_S)
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive() and self.engine.failure is None
+
+    def submit(self, requests: Sequence[Request]) -> list[EventStream]:
+        """Take over the caller's lease on each request's mix and stream its events.
+
+        Raises ServerBusy or EngineDead at once, and then every lease is released.
+        """
+        try:
+            if not self.alive:
+                raise EngineDead(
+                    "the engine has stopped after an internal error; the server must be restarted"
+                )
+            if len(self._open) + len(requests) > self._max_open:
+                raise ServerBusy(f"{self._max_open} requests are waiting or running; try again in a second")
+        except RequestError:
+            for request in requests:
+                self._registry.release(request.mix)
+            raise
+        streams = []
+        for request in requests:
+            opened = self._open[request.id] = _Open(request)
+            self.engine.submit(request)
+            streams.append(EventStream(opened.events, partial(self.engine.cancel, request.id)))
+        return streams
+
+    def _publish(self, events: Sequence[Event]) -> None:
+        """On the engine thread, once per step."""
+        if events and self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._deliver, events)
+
+    def _deliver(self, events: Sequence[Event]) -> None:
+        for event in events:
+            opened = self._open.get(event.request_id)
+            if opened is None:
+                continue
+            self._observe(opened.request, event)
+            if isinstance(event, Finished):
+                del self._open[event.request_id]
+                self._registry.release(opened.request.mix)
+            opened.events.put_nowait(event)

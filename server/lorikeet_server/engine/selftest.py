@@ -1,0 +1,124 @@
+"""Before anything is served: does our path compute what the model's own generate() computes?
+
+Two prompts go through generate(); its tokens are then fed through our path (prompt in chunks,
+slots, a foreign row in the batch, rank rows that hold zeros) and the logits of every step are
+compared. In fp32 they agree to rounding; in the other forms low bits move with the batch, so a
+stated share of the logits' spread is allowed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from transformers import GenerationConfig
+
+from lorikeet_adapters.base_model import BaseModel
+from lorikeet_adapters.errors import BaseModelRefused
+from lorikeet_adapters.mix import Mix, Term
+from lorikeet_adapters.quantization import Quantization
+from lorikeet_adapters.weights import AdapterWeights, ModuleRows
+from lorikeet_server.engine.batch import Batch, DecodeRow, PrefillChunk
+from lorikeet_server.engine.request import Request, Sampling
+from lorikeet_server.engine.runner import Runner
+
+STEPS = 8
+CHUNK = 5
+PROMPT_LENGTHS = (11, 4)
+# Shares of the standard deviation of the logits: the largest difference in fp32, the 99th percentile elsewhere.
+FP32_BOUND = 1e-3
+LOW_PRECISION_BOUND = 0.15
+ZERO_ADAPTER = "self-test"
+
+
+@dataclass(frozen=True, slots=True)
+class SelfTest:
+    """The worst step's difference and its bound, both as shares of the logits' standard deviation."""
+
+    difference: float
+    bound: float
+    step: int
+
+
+def self_test(base: BaseModel, kernel: str = "torch") -> SelfTest:
+    """Compare; raises BaseModelRefused naming step and number when our path is not the model's."""
+    prompts = _prompts(base)
+    expected = [_generate(base, prompt) for prompt in prompts]
+    ours = _teacher_forced(base, kernel, prompts, [tokens for tokens, _ in expected])
+    exact = base.quantization is Quantization.FP32
+    bound = FP32_BOUND if exact else LOW_PRECISION_BOUND
+    worst = SelfTest(0.0, bound, 0)
+    for step in range(STEPS):
+        theirs = torch.stack([logits[step] for _, logits in expected]).float()
+        gap = (ours[step].float() - theirs).abs() / theirs.std()
+        difference = float(gap.max() if exact else torch.quantile(gap.flatten(), 0.99))
+        if not difference <= worst.difference:  # a NaN is worse than anything
+            worst = SelfTest(difference, bound, step)
+    if not worst.difference <= bound:
+        raise BaseModelRefused(
+            f"`{base.name}` is not served: at step {worst.step} the batched path differs from generate() by "
+            f"{worst.difference:.3g} standard deviations of the logits, the bound is {bound:g}"
+        )
+    return worst
+
+
+def _prompts(base: BaseModel) -> list[tuple[int, ...]]:
+    vocabulary = base.model.config.get_text_config().vocab_size
+    generator = torch.Generator().manual_seed(0)
+    draw = [torch.randint(vocabulary, (length,), generator=generator) for length in PROMPT_LENGTHS]
+    return [tuple(ids.tolist()) for ids in draw]
+
+
+@torch.no_grad()
+def _generate(base: BaseModel, prompt: tuple[int, ...]) -> tuple[list[int], torch.Tensor]:
+    """generate()'s own greedy tokens and the logits[STEPS, V] they came from."""
+    ids = torch.tensor([prompt], device=base.device)
+    config = GenerationConfig(
+        max_new_tokens=STEPS,
+        min_new_tokens=STEPS,
+        do_sample=False,
+        pad_token_id=0,
+        output_logits=True,
+        return_dict_in_generate=True,
+    )
+    out = base.model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=config)
+    return out.sequences[0, len(prompt) :].tolist(), torch.cat(out.logits)
+
+
+def _teacher_forced(
+    base: BaseModel, kernel: str, prompts: list[tuple[int, ...]], tokens: list[list[int]]
+) -> list[torch.Tensor]:
+    """Our logits[2, V] for each step, a foreign row beside them, one of the two through rank rows of zeros."""
+    runner = Runner(base, slots=len(prompts) + 1, kernel=kernel)
+    runner.hold(ZERO_ADAPTER, _zero_adapter(base))
+    runner.move(Batch(insert=(ZERO_ADAPTER,)))
+    zeros = Mix((Term(ZERO_ADAPTER, 1.0),))
+    sampling = Sampling(max_tokens=STEPS)
+    foreign = Request("self-test-foreign", prompts[0][:3], sampling, zeros)
+    requests = [
+        Request("self-test-base", prompts[0], sampling),
+        Request("self-test-zeros", prompts[1], sampling, zeros),
+    ]
+    _prefill(runner, foreign)
+    steps = [torch.cat([_prefill(runner, request) for request in requests])]
+    for index in range(STEPS - 1):
+        rows = [DecodeRow(request, own[index], index) for request, own in zip(requests, tokens, strict=True)]
+        logits = runner.decode([*rows, DecodeRow(foreign, tokens[0][index], index)])
+        steps.append(logits[: len(requests)])
+    runner.rank_rows.detach()
+    return steps
+
+
+def _prefill(runner: Runner, request: Request) -> torch.Tensor:
+    length = len(request.prompt)
+    chunks = [PrefillChunk(request, start, min(start + CHUNK, length)) for start in range(0, length, CHUNK)]
+    return [runner.prefill(chunk) for chunk in chunks][-1]
+
+
+def _zero_adapter(base: BaseModel) -> AdapterWeights:
+    def rows(inside: int, outside: int) -> ModuleRows:
+        ones = torch.ones(2, inside, dtype=base.compute_dtype)
+        return ModuleRows(ones, torch.zeros(2, outside, dtype=base.compute_dtype))
+
+    shapes = base.linears.items()
+    return AdapterWeights({name: rows(shape.in_features, shape.out_features) for name, shape in shapes})

@@ -1,0 +1,81 @@
+"""The base's own tokenizer and chat template, as one value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+
+from lorikeet_adapters.base_model import resolve_source
+from lorikeet_adapters.errors import BaseModelRefused
+
+
+class Tokenizer:
+    """Safe to call from several threads: nothing of it changes after loading."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, eos: frozenset[int]) -> None:
+        self._tokenizer = tokenizer
+        self.eos = eos
+        self._special = frozenset(tokenizer.all_special_ids)
+
+    @property
+    def has_template(self) -> bool:
+        return bool(self._tokenizer.chat_template)
+
+    def render(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """The text the model sees for a conversation that the assistant continues.
+
+        Raises jinja2.TemplateError when the template does not take these messages.
+        """
+        text: str = self._tokenizer.apply_chat_template(
+            list(messages), tokenize=False, add_generation_prompt=True
+        )
+        return text
+
+    def encode(self, text: str, *, special: bool = False) -> tuple[int, ...]:
+        """Token ids; `special` adds what the tokenizer puts around plain text (rendered text has it already)."""
+        ids: list[int] = self._tokenizer(text, add_special_tokens=special)["input_ids"]
+        return tuple(ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text without special tokens."""
+        text: str = self._tokenizer.decode(
+            list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return text
+
+    def token_text(self, token: int) -> str:
+        """One token's own text, special tokens spelled out."""
+        text: str = self._tokenizer.decode([token], clean_up_tokenization_spaces=False)
+        return text
+
+    def is_special(self, token: int) -> bool:
+        return token in self._special
+
+
+def load_tokenizer(source: str, trust_remote_code: bool = False) -> Tokenizer:
+    """Load the tokenizer beside the model. Raises BaseModelRefused with one line of reason."""
+    where = resolve_source(source)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            where, trust_remote_code=trust_remote_code, local_files_only=Path(where).is_dir()
+        )
+    except (OSError, ValueError, KeyError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise BaseModelRefused(f"`{source}` has no usable tokenizer: {reason}") from error
+    return Tokenizer(tokenizer, _end_tokens(where, tokenizer))
+
+
+def _end_tokens(where: str, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """A request ends at any id of generation_config's list or at the tokenizer's own."""
+    ends: set[int] = set()
+    try:
+        listed = GenerationConfig.from_pretrained(where, local_files_only=Path(where).is_dir()).eos_token_id
+    except OSError:
+        listed = None  # older models ship no generation_config.json
+    if listed is not None:
+        ends.update(listed if isinstance(listed, list) else [listed])
+    if tokenizer.eos_token_id is not None:
+        ends.add(tokenizer.eos_token_id)
+    return frozenset(ends)

@@ -1,0 +1,121 @@
+"""What can go wrong with a request, and the only table that says what HTTP makes of it.
+
+    LorikeetError                     (lorikeet_adapters.errors)
+    └── RequestError
+        ├── RequestRefused            the body cannot be served as written; `param` names the field
+        │   └── ContextTooLong        the prompt leaves no room to generate
+        ├── BodyTooLarge              more bytes than the server reads
+        ├── HostForbidden             not addressed to this machine, or from a foreign page
+        ├── MixUnusable               an adapter of the mix cannot be applied
+        ├── ServerBusy                the queue is full
+        ├── EngineDead                the engine has stopped after an internal error
+        └── GenerationFailed          anything else that ended a request on our side
+
+To add one: subclass by fault, one sentence, one row in TABLE. A test walks both trees.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lorikeet_adapters import errors as adapters
+from lorikeet_adapters.errors import LorikeetError
+from lorikeet_server.engine.request import Failure
+
+
+class RequestError(LorikeetError):
+    """Root of what ends one request; `code` overrides the table's."""
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        self.param = param
+        self.code = code
+        super().__init__(message)
+
+
+class RequestRefused(RequestError):
+    """The body cannot be served as written."""
+
+
+class ContextTooLong(RequestRefused):
+    """The prompt leaves no room to generate."""
+
+
+class BodyTooLarge(RequestError):
+    """The body has more bytes than the server reads."""
+
+
+class HostForbidden(RequestError):
+    """The request is not addressed to this machine, or comes from a foreign page."""
+
+
+class MixUnusable(RequestError):
+    """An adapter of the mix cannot be applied to this base."""
+
+
+class ServerBusy(RequestError):
+    """As many requests as the server takes are waiting; try again later."""
+
+
+class EngineDead(RequestError):
+    """The engine has stopped after an internal error."""
+
+
+class GenerationFailed(RequestError):
+    """The request ended on our side; the log has the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpError:
+    """How one exception looks on the wire. `native_type` is LoRAX's and TGI's `error_type`."""
+
+    status: int
+    type: str
+    code: str
+    native_type: str = "validation"
+    retry_after: int | None = None
+
+
+INVALID = "invalid_request_error"
+TABLE: dict[type[LorikeetError], HttpError] = {
+    LorikeetError: HttpError(500, "server_error", "internal_error", "generation"),
+    adapters.RefusedError: HttpError(400, INVALID, "invalid_request"),
+    adapters.AdapterRefused: HttpError(422, INVALID, "invalid_adapter"),
+    adapters.BaseModelRefused: HttpError(422, INVALID, "invalid_base_model"),
+    adapters.MixRefused: HttpError(400, INVALID, "invalid_mix"),
+    adapters.NameRefused: HttpError(400, INVALID, "invalid_name"),
+    adapters.AdapterNotFound: HttpError(404, INVALID, "model_not_found"),
+    adapters.AdapterConflict: HttpError(409, INVALID, "adapter_exists"),
+    adapters.StoreError: HttpError(500, "server_error", "store_error", "generation"),
+    adapters.StoreLocked: HttpError(500, "server_error", "store_locked", "generation"),
+    RequestError: HttpError(500, "server_error", "internal_error", "generation"),
+    RequestRefused: HttpError(400, INVALID, "invalid_request"),
+    ContextTooLong: HttpError(400, INVALID, "context_length_exceeded"),
+    BodyTooLarge: HttpError(413, INVALID, "body_too_large"),
+    HostForbidden: HttpError(403, "permission_error", "host_forbidden"),
+    MixUnusable: HttpError(422, INVALID, "adapter_refused"),
+    ServerBusy: HttpError(503, "server_error", "server_busy", "overloaded", retry_after=1),
+    EngineDead: HttpError(503, "server_error", "engine_dead", "generation", retry_after=30),
+    GenerationFailed: HttpError(500, "server_error", "generation_failed", "generation"),
+}
+OPAQUE = "the server could not complete the request; its log has the details under this request id"
+
+
+def http_error(error: LorikeetError) -> HttpError:
+    """The row of the nearest class in the exception's own order of ancestors."""
+    return next(TABLE[each] for each in type(error).__mro__ if each in TABLE)
+
+
+# How the engine's own failure codes come back to the client as exceptions.
+FAILURES: dict[str, type[RequestError]] = {
+    "context_length_exceeded": ContextTooLong,
+    "adapter_refused": MixUnusable,
+    "mix_too_large": MixUnusable,
+    "non_finite": MixUnusable,
+    "adapter_load_failed": GenerationFailed,
+    "engine_dead": EngineDead,
+    "aborted": GenerationFailed,
+}
+
+
+def error_of(failure: Failure) -> RequestError:
+    return FAILURES.get(failure.code, GenerationFailed)(failure.message, code=failure.code)
