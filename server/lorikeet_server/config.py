@@ -1,4 +1,8 @@
-"""The server's configuration: one frozen value per part, each part receives only its own."""
+"""The server's configuration: one frozen value per part, each part receives only its own.
+
+A field with `option(...)` is a flag of `lorikeet serve` and an environment variable; `options.py`
+makes both from here, so nothing is written twice.
+"""
 
 from __future__ import annotations
 
@@ -6,29 +10,31 @@ import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lorikeet_adapters.quantization import Quantization
 from lorikeet_server.engine.config import EngineConfig
+from lorikeet_server.options import option
 
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
     """Which base is resident and in what form."""
 
-    source: str = "demo"
-    served_name: str = ""
-    quantization: str = "auto"
-    device: str = "auto"
-    trust_remote_code: bool = False
+    source: str = option("demo", "demo, a model folder, or a hub id.", flag="model")
+    served_name: str = option("", "The base's name; default: the last part of --model.")
+    quantization: Quantization = option(Quantization.AUTO, "How the base is held; auto is nf4.")
+    device: str = option("auto", "auto, cpu, cuda or cuda:N.")
+    trust_remote_code: bool = option(False, "Run code that the base model ships.")
 
 
 @dataclass(frozen=True, slots=True)
 class HttpConfig:
     """Where the server listens and what it takes in. Sizes in bytes."""
 
-    host: str = "127.0.0.1"
-    port: int = 8000
-    insecure: bool = False
-    max_body_bytes: int = 4 << 20
-    max_open_requests: int = 512
+    host: str = option("127.0.0.1", "Address to listen on.")
+    port: int = option(8000, "Port to listen on; 0 takes a free one.", least=0, most=65535)
+    insecure: bool = option(False, "Answer any host, without keys, to whoever reaches the port.")
+    max_body_bytes: int = option(4 << 20, "Largest request body.", least=1)
+    max_open_requests: int = option(512, "Requests waiting or running; beyond them 503.", least=1)
 
     @property
     def is_loopback(self) -> bool:
@@ -50,6 +56,8 @@ class ServerConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     http: HttpConfig = field(default_factory=HttpConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
-    data_dir: Path = Path("lorikeet-data")
-    adapters_root: Path = Path()
-    adapters: tuple[str, ...] = ()  # NAME=FOLDER, registered at start
+    data_dir: Path = option(Path("lorikeet-data"), "Where registered adapters are kept.")
+    adapters_root: Path = option(Path(), "Adapters registered over HTTP must lie below this folder.")
+    adapters: tuple[str, ...] = option(
+        (), "NAME=FOLDER to register at start; may be repeated.", flag="adapter"
+    )

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lorikeet_server.options import option
+
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """`max_model_len` 0 means the base's own context length; `threads` 0 leaves torch's choice."""
+    """How much the engine holds and computes at once."""
 
-    max_slots: int = 16
-    max_model_len: int = 0
-    rank_rows: int = 512
-    prefill_tokens: int = 256
+    max_slots: int = option(16, "Requests decoded at once.", least=1, most=1024)
+    max_model_len: int = option(0, "Longest sequence in tokens; 0: what the base was made for.", least=0)
+    rank_rows: int = option(512, "Sum of the ranks held beside the base.", least=1)
+    prefill_tokens: int = option(256, "Tokens a step computes at most; long prompts take several.", least=1)
+    threads: int = option(0, "Threads of the engine; 0: torch's choice.", least=0)
     kernel: str = "torch"
-    threads: int = 0

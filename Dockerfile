@@ -1,0 +1,26 @@
+# CPU by default; for CUDA: docker build --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu130 .
+FROM python:3.11-slim
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 HF_HUB_DISABLE_TELEMETRY=1
+
+# The largest layer by far comes first and changes least.
+RUN pip install --index-url ${TORCH_INDEX} "torch>=2.11"
+
+WORKDIR /app
+COPY pyproject.toml README.md LICENSE ./
+COPY adapters adapters
+COPY server server
+COPY trainer trainer
+COPY benchmarks benchmarks
+RUN pip install .
+
+RUN useradd --create-home lorikeet && mkdir /data && chown lorikeet /data
+USER lorikeet
+WORKDIR /data
+VOLUME /data
+EXPOSE 8000
+HEALTHCHECK --interval=15s --timeout=5s --start-period=120s \
+    CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/health', timeout=4)"]
+
+# There are no keys yet: publish the port on loopback only (-p 127.0.0.1:8000:8000) or behind something that has them.
+ENTRYPOINT ["lorikeet", "serve", "--host", "0.0.0.0", "--insecure", "--data-dir", "/data"]

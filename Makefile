@@ -1,0 +1,45 @@
+# Every target sets up what it needs in .venv; nothing else on the machine is touched.
+PYTHON ?= python3
+PORT ?= 8000
+BIN := .venv/bin
+export HF_HUB_OFFLINE = 1
+
+.PHONY: demo serve test soak check fix bench clean
+
+demo: .venv/.demo
+	$(BIN)/lorikeet serve --model demo --quantization nf4 --port $(PORT)
+
+serve: .venv/.demo
+	$(BIN)/lorikeet serve --port $(PORT) $(ARGS)
+
+test: .venv/.dev
+	$(BIN)/python -m pytest -m "not soak and not gpu"
+
+soak: .venv/.dev
+	$(BIN)/python -m pytest -m "soak" -s
+
+check: .venv/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python tests/budget.py
+
+fix: .venv/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/.dev
+	$(BIN)/lorikeet bench latency --model demo
+
+clean:
+	rm -rf .venv build dist lorikeet-data
+
+.venv/.demo: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+.venv/.dev: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@ .venv/.demo
