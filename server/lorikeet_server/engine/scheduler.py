@@ -18,6 +18,9 @@ from lorikeet_server.engine.request import Request
 from lorikeet_server.engine.residency import Residency
 
 
+WAITING = (RequestState.WAITING, RequestState.WAITING_ADAPTER)
+
+
 @dataclass(slots=True)
 class _Entry:
     request: Request
@@ -92,11 +95,10 @@ class Scheduler:
 
     def waiting_for(self, generation: str) -> tuple[str, ...]:
         """Requests not yet admitted that name this adapter, in order of arrival."""
-        waiting = (RequestState.WAITING, RequestState.WAITING_ADAPTER)
         return tuple(
             entry.request.id
             for entry in self._entries.values()
-            if entry.state in waiting and generation in entry.request.mix.adapters
+            if entry.state in WAITING and generation in entry.request.mix.adapters
         )
 
     def retire(self, generation: str) -> None:
@@ -173,11 +175,13 @@ class Scheduler:
         self._load.extend(each for each in generations if self._residency.want(each))
 
     def _send_back(self, evicted: frozenset[str]) -> None:
-        """Requests that were ready for an adapter just evicted wait for it again, in their old place."""
+        """Whoever counted on an adapter just evicted waits for it again, in the old place."""
         for entry in self._entries.values():
-            if entry.state is RequestState.WAITING and evicted & set(entry.request.mix.adapters):
+            if entry.state not in WAITING or not evicted & set(entry.request.mix.adapters):
+                continue
+            if entry.state is RequestState.WAITING:
                 entry.state = advance(entry.state, RequestEvent.ADAPTER_LOST)
-                self._want(entry.request.mix.adapters)
+            self._want(entry.request.mix.adapters)
 
     def _drop_unwanted(self, generations: Iterable[str]) -> None:
         for generation in generations:

@@ -1,0 +1,214 @@
+"""The scheduler over random traffic, with a runner that is only bookkeeping."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lorikeet_adapters.mix import Mix, Term
+from lorikeet_server.engine.batch import Batch
+from lorikeet_server.engine.config import EngineConfig
+from lorikeet_server.engine.lifecycle import RequestEvent
+from lorikeet_server.engine.request import Request, Sampling
+from lorikeet_server.engine.residency import Residency
+from lorikeet_server.engine.scheduler import Scheduler
+
+RANKS = {"a": 4, "b": 8, "c": 8, "d": 16}
+
+
+def request(name: str, *adapters: str, prompt: int = 5, tokens: int = 3) -> Request:
+    mix = Mix.of(Term(adapter, 1.0) for adapter in adapters)
+    return Request(name, tuple(range(prompt)), Sampling(max_tokens=tokens), mix)
+
+
+def make_scheduler(**overrides: int) -> Scheduler:
+    config = EngineConfig(**{"max_slots": 2, "rank_rows": 16, "prefill_tokens": 8, **overrides})
+    return Scheduler(config, Residency(config.rank_rows))
+
+
+@dataclass
+class Simulation:
+    """Plays engine, runner and loader: one token a row and step, loads that take a random while."""
+
+    scheduler: Scheduler
+    chance: random.Random
+    resident: set[str] = field(default_factory=set)
+    host: set[str] = field(default_factory=set)
+    loading: list[str] = field(default_factory=list)
+    slots: dict[str, int] = field(default_factory=dict)
+    requests: dict[str, Request] = field(default_factory=dict)
+    tokens: dict[str, int] = field(default_factory=dict)
+    endings: dict[str, list[RequestEvent]] = field(default_factory=dict)
+
+    def add(self, each: Request) -> None:
+        self.requests[each.id] = each
+        self.endings[each.id] = []
+        self.tokens[each.id] = 0
+        self.scheduler.add(each)
+        for request_id in self.scheduler.unservable():
+            self.finish(request_id, RequestEvent.FAIL)
+
+    def finish(self, request_id: str, event: RequestEvent) -> None:
+        self.scheduler.finish(request_id, event)
+        self.endings[request_id].append(event)
+
+    def load_one(self, fails: bool) -> None:
+        generation = self.loading.pop(self.chance.randrange(len(self.loading)))
+        if fails:
+            for request_id in self.scheduler.adapter_failed(generation):
+                self.finish(request_id, RequestEvent.FAIL)
+            return
+        self.host.add(generation)
+        self.scheduler.adapter_loaded(generation, RANKS[generation])
+        for request_id in self.scheduler.unservable():
+            self.finish(request_id, RequestEvent.FAIL)
+
+    def step(self) -> Batch:
+        batch = self.scheduler.schedule()
+        self.move(batch)
+        for row in batch.decode:
+            self.advance(row.request)
+        for chunk in batch.prefill:
+            assert chunk.start == self.slots.get(chunk.request.id, 0), "chunks follow one another"
+            assert set(chunk.request.mix.adapters) <= self.resident
+            self.slots[chunk.request.id] = chunk.stop
+            self.scheduler.prefilled(chunk)
+            if chunk.is_last:
+                self.advance(chunk.request)
+        return batch
+
+    def move(self, batch: Batch) -> None:
+        for request_id in batch.leave:
+            self.slots.pop(request_id, None)
+        self.loading.extend(batch.load)
+        for generation in batch.evict:
+            (self.host if generation in self.host else self.resident).remove(generation)
+        for generation in batch.insert:
+            self.host.remove(generation)
+            self.resident.add(generation)
+        assert sum(RANKS[each] for each in self.resident) <= 16
+        assert {row.request.id for row in batch.decode} <= self.slots.keys()
+
+    def advance(self, each: Request) -> None:
+        assert set(each.mix.adapters) <= self.resident, "a running request lost its adapter"
+        self.scheduler.append(each.id, 7)
+        self.tokens[each.id] += 1
+        if self.tokens[each.id] == each.sampling.max_tokens:
+            self.finish(each.id, RequestEvent.EXHAUST)
+
+
+@settings(max_examples=300, deadline=None)
+@given(seed=st.integers(0, 2**32), count=st.integers(1, 20), fail=st.floats(0, 0.5), cancel=st.floats(0, 0.2))
+def test_every_request_ends_exactly_once_whatever_happens(
+    seed: int, count: int, fail: float, cancel: float
+) -> None:
+    chance = random.Random(seed)
+    world = Simulation(make_scheduler(), chance)
+    pending = [
+        request(f"r{n}", *chance.sample(list(RANKS), chance.randrange(3)), prompt=chance.randrange(1, 20))
+        for n in range(count)
+    ]
+    for _ in range(40 * count):
+        if pending and chance.random() < 0.4:
+            world.add(pending.pop())
+        if world.loading and chance.random() < 0.5:
+            world.load_one(fails=chance.random() < fail)
+        for request_id in world.scheduler.request_ids:
+            if chance.random() < cancel * 0.1:
+                world.finish(request_id, RequestEvent.ABORT)
+        if not world.scheduler.idle:
+            world.step()
+        if not (pending or world.scheduler.request_ids):
+            break
+    assert not pending
+    assert {len(each) for each in world.endings.values()} == {1}
+    while not world.scheduler.idle:
+        world.step()
+    assert not world.slots, "a slot was not given back"
+    assert not world.host, "host tensors that nobody waits for were kept"
+
+
+def test_decode_comes_first_and_prompts_share_what_is_left_of_the_budget() -> None:
+    world = Simulation(make_scheduler(), random.Random(0))
+    world.add(request("first", prompt=8, tokens=9))
+    assert [chunk.stop for chunk in world.step().prefill] == [8]
+    world.add(request("long", prompt=10))
+    batch = world.step()
+    assert [row.request.id for row in batch.decode] == ["first"]
+    assert [(chunk.start, chunk.stop) for chunk in batch.prefill] == [(0, 7)]
+    assert [(chunk.start, chunk.stop) for chunk in world.step().prefill] == [(7, 10)]
+
+
+def test_a_request_without_its_adapter_keeps_its_place_and_blocks_nobody() -> None:
+    world = Simulation(make_scheduler(max_slots=1), random.Random(0))
+    world.add(request("waits", "a", tokens=1))
+    world.add(request("passes", tokens=2))
+    assert [chunk.request.id for chunk in world.step().prefill] == ["passes"]
+    world.add(request("later", tokens=1))
+    world.load_one(fails=False)
+    world.step()
+    assert [chunk.request.id for chunk in world.step().prefill] == ["waits"]
+    assert [chunk.request.id for chunk in world.step().prefill] == ["later"]
+
+
+def test_the_least_recently_used_idle_adapter_makes_room() -> None:
+    world = Simulation(make_scheduler(), random.Random(0))
+    for name in ("b", "c"):
+        world.add(request(name, name, tokens=1))
+        world.step()
+        world.load_one(fails=False)
+        world.step()
+    assert world.resident == {"b", "c"}
+    world.add(request("again", "b", tokens=1))
+    world.step()
+    world.add(request("new", "a", tokens=1))
+    world.step()
+    world.load_one(fails=False)
+    batch = world.step()
+    assert batch.evict == ("c",)
+    assert world.resident == {"a", "b"}
+
+
+def test_a_mix_with_more_rows_than_there_are_is_refused_once_its_ranks_are_known() -> None:
+    world = Simulation(make_scheduler(), random.Random(0))
+    world.add(request("large", "b", "d"))
+    world.step()
+    world.load_one(fails=False)
+    assert world.endings["large"] == []
+    world.load_one(fails=False)
+    assert world.endings["large"] == [RequestEvent.FAIL]
+
+
+def test_a_failed_load_ends_those_who_wait_and_the_next_request_tries_again() -> None:
+    world = Simulation(make_scheduler(), random.Random(0))
+    world.add(request("unlucky", "a"))
+    world.step()
+    world.load_one(fails=True)
+    assert world.endings["unlucky"] == [RequestEvent.FAIL]
+    world.add(request("second", "a"))
+    assert world.step().load == ("a",)
+
+
+def test_retiring_gives_rows_back_and_forgets() -> None:
+    world = Simulation(make_scheduler(), random.Random(0))
+    world.add(request("only", "a", tokens=1))
+    world.step()
+    world.load_one(fails=False)
+    world.step()
+    world.scheduler.retire("a")
+    assert world.step().evict == ("a",)
+    assert not world.resident
+
+
+@pytest.mark.parametrize("event", [RequestEvent.STOP, RequestEvent.ABORT])
+def test_finishing_twice_is_a_bug_that_shows(event: RequestEvent) -> None:
+    world = Simulation(make_scheduler(), random.Random(0))
+    world.add(request("once", tokens=5))
+    world.step()
+    world.finish("once", event)
+    with pytest.raises(KeyError):
+        world.finish("once", event)

@@ -1,0 +1,87 @@
+"""Slots alone: what a row reads back is what it wrote, whoever joins, leaves, grows or wraps."""
+
+from __future__ import annotations
+
+import random
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers.cache_utils import DynamicCache
+
+from lorikeet_server.engine.slot_cache import SlotCache
+
+HEADS, SIZE, LAYERS = 2, 4, 2
+
+
+def prefilled(values: list[int]) -> DynamicCache:
+    cache = DynamicCache()
+    for layer in range(LAYERS):
+        cache.update(block([values], layer), -block([values], layer), layer)
+    return cache
+
+
+def block(rows: list[list[int]], layer: int) -> torch.Tensor:
+    """Keys [rows, heads, columns, size] that carry recognisable numbers."""
+    numbers = torch.tensor(rows, dtype=torch.float32) + 1000 * layer
+    return numbers[:, None, :, None].expand(-1, HEADS, -1, SIZE).contiguous()
+
+
+@settings(max_examples=150, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_rows_keep_their_own_history(seed: int) -> None:
+    chance = random.Random(seed)
+    cache = SlotCache(LAYERS, slots=4)
+    rows: list[list[int]] = []
+    number = 0
+    for _ in range(60):
+        move = chance.choice(["join", "leave", "decode", "decode", "decode"])
+        if move == "join" and len(rows) < 4:
+            rows.append([number + each for each in range(chance.choice([1, 3, 40, 150]))])
+            number += 200
+            assert cache.join(prefilled(rows[-1])) == len(rows) - 1
+        elif move == "leave" and rows:
+            row = chance.randrange(len(rows))
+            moved = cache.leave(row)
+            rows[row] = rows[moved]
+            rows.pop()
+        elif rows:
+            number += 1
+            decode(cache, rows, number)
+        assert cache.lengths == [len(row) for row in rows]
+
+
+def decode(cache: SlotCache, rows: list[list[int]], number: int) -> None:
+    """One step as the model does it: every layer writes a column and attends to the window."""
+    cache.open_column()
+    for row in rows:
+        row.append(number)
+    for layer in range(LAYERS):
+        new = block([[number]] * len(rows), layer)
+        keys, values = cache.update(new, -new, layer)
+        assert keys.shape[2] == cache.window == max(map(len, rows))
+        for index, row in enumerate(rows):
+            own = keys[index, 0, cache.window - len(row) :, 0] - 1000 * layer
+            assert own.tolist() == row
+            assert torch.equal(values[index], -keys[index])
+            assert not keys[index, :, : cache.window - len(row)].any(), (
+                "columns that are not its own must be zero"
+            )
+    cache.close_column()
+
+
+def test_what_a_former_row_left_behind_cannot_spread() -> None:
+    cache = SlotCache(LAYERS, slots=2)
+    poisoned = DynamicCache()
+    for layer in range(LAYERS):
+        poisoned.update(
+            torch.full((1, HEADS, 30, SIZE), torch.nan), torch.full((1, HEADS, 30, SIZE), torch.inf), layer
+        )
+    cache.join(poisoned)
+    cache.leave(0)
+    long, short = list(range(30)), [1, 2]
+    cache.join(prefilled(long))
+    cache.leave(0)
+    cache.join(prefilled(short))
+    cache.join(prefilled(long))
+    decode(cache, [short, long], 99)
