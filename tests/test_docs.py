@@ -1,0 +1,50 @@
+"""The documentation names everything that exists, and what the README shows is what the server answers."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from lorikeet_server.api.app import ROUTES
+from lorikeet_server.config import ServerConfig
+from lorikeet_server.engine.stats import EngineStats
+from lorikeet_server.errors import FAILURES, TABLE
+from lorikeet_server.metrics import Metrics
+from lorikeet_server.options import options_of
+
+ROOT = Path(__file__).resolve().parent.parent
+REFERENCE = (ROOT / "docs" / "reference.md").read_text()
+
+
+@pytest.mark.parametrize("flag", [name.replace("_", "-") for name, _, _ in options_of(ServerConfig)])
+def test_every_flag_is_documented(flag: str) -> None:
+    assert f"| `--{flag}` |" in REFERENCE
+
+
+@pytest.mark.parametrize("path", sorted({route.path.replace("{name:path}", "{name}") for route in ROUTES}))
+def test_every_route_is_documented(path: str) -> None:
+    assert re.search(rf"`(GET|POST|DELETE) {re.escape(path)}`", REFERENCE)
+
+
+@pytest.mark.parametrize("code", sorted({row.code for row in TABLE.values()} | FAILURES.keys()))
+def test_every_error_code_is_documented(code: str) -> None:
+    assert f"`{code}`" in REFERENCE
+
+
+def test_every_metric_is_documented() -> None:
+    registry: CollectorRegistry = Metrics(EngineStats, "nf4").registry
+    for metric in registry.collect():
+        name = f"{metric.name}_total" if metric.type == "counter" else metric.name
+        name = f"{metric.name}_info" if metric.type == "info" else name
+        assert f"`{name}" in REFERENCE, name
+
+
+@pytest.mark.parametrize(
+    "document", [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"], ids=lambda p: p.name
+)
+def test_links_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text()):
+        assert (document.parent / target).exists(), target
