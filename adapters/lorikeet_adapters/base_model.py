@@ -144,6 +144,15 @@ def linear_shapes(model: nn.Module) -> dict[str, LinearShape]:
     return {name: _shape(module) for name, module in model.named_modules() if _is_linear(module)}
 
 
+def outline(source: str, trust_remote_code: bool = False) -> dict[str, LinearShape]:
+    """The linear modules of a base from its config alone: nothing is read of its weights."""
+    where = resolve_source(source)
+    _refuse_unservable(source, where, trust_remote_code)
+    config = AutoConfig.from_pretrained(where, trust_remote_code=trust_remote_code)
+    with torch.device("meta"):
+        return linear_shapes(AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code))
+
+
 def fingerprint(model: nn.Module) -> str:
     """SHA-256 over names, dtypes, shapes and bytes of everything the model holds.
 

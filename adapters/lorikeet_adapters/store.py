@@ -33,6 +33,7 @@ CREATE TABLE generations (
 CREATE TABLE names (
     name TEXT PRIMARY KEY, generation TEXT NOT NULL REFERENCES generations, details TEXT NOT NULL, created REAL NOT NULL
 ) STRICT;
+CREATE TABLE settings (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 CREATE TABLE history (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL, generation TEXT NOT NULL, event TEXT NOT NULL, at REAL NOT NULL
 ) STRICT;
@@ -150,6 +151,19 @@ class Store:
         """Delete these blobs unless a generation needs them; returns the bytes given back."""
         unused = set(digests) - self._referenced()
         return sum(_drop(self.path(digest)) for digest in unused if self.path(digest).exists())
+
+    def remember_base(self, source: str, name: str) -> None:
+        """Which base the folder was last served with, for commands that work without a server."""
+        with self._transaction() as catalogue:
+            catalogue.execute(
+                "INSERT OR REPLACE INTO settings VALUES ('base', ?)", (json.dumps([source, name]),)
+            )
+
+    def base(self) -> tuple[str, str] | None:
+        """(source, name) of the base last served, or None."""
+        with self._guard:
+            row = self._catalogue.execute("SELECT value FROM settings WHERE key = 'base'").fetchone()
+        return None if row is None else tuple(json.loads(row[0]))
 
     def names(self) -> list[StoredName]:
         with self._guard:

@@ -18,10 +18,10 @@ import uvicorn
 from starlette.applications import Starlette
 
 from lorikeet_adapters.base_model import BaseModel, load_base
+from lorikeet_adapters.check import Checker
 from lorikeet_adapters.errors import RefusedError
-from lorikeet_adapters.registry import AdapterFacts, Registry
+from lorikeet_adapters.registry import Registry
 from lorikeet_adapters.source import open_folder
-from lorikeet_adapters.spec import AdapterSpec
 from lorikeet_adapters.store import Store
 from lorikeet_adapters.weights import AdapterWeights, load_weights
 from lorikeet_server.api.app import create_app
@@ -78,9 +78,10 @@ def _serve(config: ServerConfig, store: Store, listener: socket.socket, started:
     )
     base = replace(base, name=config.model.served_name or base.name)
     tokenizer = load_tokenizer(config.model.source, config.model.trust_remote_code)
-    registry = Registry(store, base.name, checker(base))
+    registry = Registry(store, base.name, Checker(base.linears, base.name, base.source))
     engine = make_engine(config, base, tokenizer, registry)
     registry.on_retired = engine.retire
+    store.remember_base(config.model.source, base.name)
     tested = self_test(base, config.engine.kernel)
     _register_at_start(config, registry)
     metrics = Metrics(lambda: engine.stats, base.quantization)
@@ -105,29 +106,6 @@ def _serve(config: ServerConfig, store: Store, listener: socket.socket, started:
 
     _run_uvicorn(create_app(services, lifespan), listener)
     registry.close()
-
-
-def checker(base: BaseModel) -> _Checker:
-    """What the registry needs to judge files without importing torch."""
-    return _Checker(base)
-
-
-class _Checker:
-    def __init__(self, base: BaseModel) -> None:
-        self._base = base
-
-    def __call__(self, spec: AdapterSpec, weights: Path) -> AdapterFacts:
-        checked = load_weights(weights, spec, self._base.linears, self._base.compute_dtype)
-        ranks = {module: rows.rank for module, rows in checked.modules.items()}
-        return AdapterFacts(ranks, checked.bytes, self._warnings(spec))
-
-    def _warnings(self, spec: AdapterSpec) -> tuple[str, ...]:
-        trained_on = Path(spec.base_name).name if spec.base_name else self._base.name
-        if trained_on in (self._base.name, Path(self._base.source).name):
-            return ()
-        return (
-            f"the adapter names the base {spec.base_name!r}; its shapes fit, whether it suits this base is not known",
-        )
 
 
 def make_engine(config: ServerConfig, base: BaseModel, tokenizer: Tokenizer, registry: Registry) -> Engine:

@@ -17,7 +17,6 @@ from lorikeet_server.engine.lifecycle import TERMINAL, RequestEvent, RequestStat
 from lorikeet_server.engine.request import Request
 from lorikeet_server.engine.residency import Residency
 
-
 WAITING = (RequestState.WAITING, RequestState.WAITING_ADAPTER)
 
 
