@@ -1,0 +1,107 @@
+"""`lorikeet train` and `lorikeet eval`. Everything heavy is imported inside the commands."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lorikeet_adapters.names import check_name
+from lorikeet_adapters.quantization import Quantization
+from lorikeet_trainer.errors import DatasetRefused
+from lorikeet_trainer.finding import RowFinding
+from lorikeet_trainer.recipe import Recipe
+
+SHOWN_PER_CODE = 20
+DEFAULT = Recipe()
+
+
+def register(app: typer.Typer) -> None:
+    """Add this package's commands to the `lorikeet` command."""
+    app.command()(train)
+
+
+def train(
+    data: Annotated[Path, typer.Argument(help="JSONL: chat messages, or prompt and completion.")],
+    name: Annotated[str, typer.Option(help="The adapter's name.")],
+    out: Annotated[Path | None, typer.Option(help="Folder to write; default: the name.")] = None,
+    model: Annotated[str, typer.Option(help="demo, a model folder, or a hub id.")] = "demo",
+    quantization: Annotated[
+        Quantization, typer.Option(help="How the base is held; train as you serve. auto is nf4.")
+    ] = DEFAULT.quantization,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    rank: Annotated[int, typer.Option(help="Rank of every LoRA pair.")] = DEFAULT.rank,
+    alpha: Annotated[float | None, typer.Option(help="Scale; default: the rank.")] = DEFAULT.alpha,
+    rslora: Annotated[bool, typer.Option("--rslora", help="Divide alpha by the root of the rank.")] = False,
+    target: Annotated[
+        list[str] | None, typer.Option(help="Linear module to adapt; repeat it. Default: all but the head.")
+    ] = None,
+    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = DEFAULT.learning_rate,
+    warmup_fraction: Annotated[
+        float, typer.Option(help="Share of the steps in which the rate rises.")
+    ] = DEFAULT.warmup_fraction,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the data; default: by its size.")] = None,
+    max_steps: Annotated[int | None, typer.Option(help="Optimiser steps, instead of epochs.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Rows a step; default: by their number.")] = None,
+    max_length: Annotated[
+        int | None, typer.Option(help="Longest row in tokens; default: the base's context.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Decides the start and the order of the rows.")] = DEFAULT.seed,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves torch's choice.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace the folder if it exists.")] = False,
+) -> None:
+    """Train a LoRA adapter on the base as it is served."""
+    check_name(name)
+    recipe = Recipe(
+        rank=rank,
+        alpha=alpha,
+        learning_rate=learning_rate,
+        epochs=epochs,
+        max_steps=max_steps,
+        batch_size=batch_size,
+        seed=seed,
+        target_modules=tuple(target or ()),
+        quantization=quantization,
+        warmup_fraction=warmup_fraction,
+        rslora=rslora,
+        max_length=max_length,
+    )
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    with console.status("loading libraries"):
+        import torch
+
+        from lorikeet_trainer.progress import display_on
+        from lorikeet_trainer.train import Job
+        from lorikeet_trainer.train import train as run
+
+    if threads:
+        torch.set_num_threads(threads)
+    job = Job(data, out or Path(name), model, device, recipe, force)
+    try:
+        trained = run(job, display_on(console))
+    except DatasetRefused as refused:
+        show_findings(refused.findings)
+        raise
+    show_findings(trained.dataset.warnings)
+    rows, steps = len(trained.dataset.rows), trained.plan.steps
+    typer.echo(f"{trained.folder}: {rows} rows, {steps} steps, loss {trained.final_loss:.4f}")
+    typer.echo(
+        f"register it: lorikeet adapters add {shlex.quote(str(trained.folder))} --name {shlex.quote(name)}"
+    )
+
+
+def show_findings(findings: tuple[RowFinding, ...]) -> None:
+    """On standard error, the first twenty of each kind."""
+    counts: Counter[str] = Counter()
+    for finding in findings:
+        counts[finding.code] += 1
+        if counts[finding.code] <= SHOWN_PER_CODE:
+            typer.echo(f"{finding.severity} [{finding.code}] {finding.sentence}", err=True)
+    for code, count in counts.items():
+        if count > SHOWN_PER_CODE:
+            typer.echo(f"... and {count - SHOWN_PER_CODE} more of [{code}]", err=True)

@@ -1,0 +1,69 @@
+"""Everything the trainer raises on purpose, below the tree of lorikeet_adapters.errors.
+
+    LorikeetError
+    ├── RefusedError
+    │   ├── DatasetRefused       rows that cannot be trained on; carries findings
+    │   ├── EvaluationRefused    what is to be judged cannot be judged
+    │   ├── OutputRefused        the folder to be written is taken
+    │   └── RecipeRefused        settings that cannot work, each with its reason
+    └── TrainingFailed           training ran, and what came of it is not worth keeping
+        ├── LossNotFinite        the loss or its gradient became NaN or infinite
+        └── NothingLearned       every B matrix is still zero
+
+To add one: subclass the branch whose fault it is and write one sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lorikeet_adapters.errors import LorikeetError, RefusedError
+
+if TYPE_CHECKING:
+    from lorikeet_trainer.finding import RowFinding
+
+
+class DatasetRefused(RefusedError):
+    """A data file has at least one error; `findings` holds all of them, warnings too."""
+
+    def __init__(self, name: str, findings: Sequence[RowFinding]) -> None:
+        self.findings = tuple(findings)
+        errors = [finding for finding in self.findings if finding.is_error]
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        super().__init__(f"{name} cannot be used: {errors[0].sentence}{more}")
+
+
+class EvaluationRefused(RefusedError):
+    """What is to be judged is missing, or does not fit the base."""
+
+
+class OutputRefused(RefusedError):
+    """The output folder exists and may not be replaced."""
+
+
+class RecipeRefused(RefusedError):
+    """A recipe that cannot work; `reasons` says why, one sentence a setting."""
+
+    def __init__(self, reasons: Sequence[str]) -> None:
+        self.reasons = tuple(reasons)
+        super().__init__("; ".join(self.reasons))
+
+
+class TrainingFailed(LorikeetError):
+    """Training ran, and what came of it must not be kept."""
+
+
+class LossNotFinite(TrainingFailed):
+    """The loss or the norm of its gradient is NaN or infinite."""
+
+    def __init__(self, step: int, what: str, value: float) -> None:
+        self.step = step
+        super().__init__(
+            f"the {what} is {value} at step {step}; nothing was saved. "
+            "Lower the learning rate, or look for broken rows in the data"
+        )
+
+
+class NothingLearned(TrainingFailed):
+    """An adapter whose B matrices are all zero adds nothing to the base."""

@@ -1,0 +1,74 @@
+"""JSON lines -> objects, each with its line number; what cannot be read becomes a finding."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NoReturn
+
+from lorikeet_trainer.finding import RowFinding
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One row as it stands in the file. `line` counts from 1."""
+
+    line: int
+    value: dict[str, object]
+
+
+def parse_jsonl(data: bytes) -> Iterator[Record | RowFinding]:
+    """One value for each line that is not blank: the row, or why it cannot be read."""
+    for line, raw in enumerate(data.removeprefix(codecs.BOM_UTF8).split(b"\n"), start=1):
+        if raw.strip():
+            yield _parse_line(line, raw)
+
+
+def _parse_line(line: int, raw: bytes) -> Record | RowFinding:
+    try:
+        value = json.loads(
+            raw.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_unique_keys
+        )
+    except UnicodeDecodeError as error:
+        message = f"byte {error.start + 1} is not UTF-8"
+        return RowFinding(line, "", "not_utf8", message, "save the file as UTF-8")
+    except json.JSONDecodeError as error:
+        message = f"not JSON at column {error.colno}: {error.msg}"
+        return RowFinding(line, "", "not_json", message, "write one whole JSON object per line")
+    except _BadValue as error:
+        return RowFinding(line, "", error.code, str(error), error.fix)
+    except RecursionError:
+        return RowFinding(line, "", "not_json", "nested too deeply", "write one plain object per line")
+    if not isinstance(value, dict):
+        message = f"the row is {_kind(value)}, not an object"
+        return RowFinding(line, "", "not_an_object", message, 'write rows like {"messages": [...]}')
+    return Record(line, value)
+
+
+class _BadValue(ValueError):
+    """JSON that Python reads although it says nothing definite."""
+
+    def __init__(self, code: str, message: str, fix: str) -> None:
+        self.code = code
+        self.fix = fix
+        super().__init__(message)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise _BadValue("not_a_number", f"{name} is no JSON value", "write a number, or null")
+
+
+def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise _BadValue("duplicate_key", f"the key {twice!r} stands twice in one object", "keep one of them")
+    return value
+
+
+def _kind(value: object) -> str:
+    names = {list: "an array", str: "a string", bool: "a truth value", type(None): "null"}
+    return names.get(type(value), "a number")
