@@ -8,16 +8,18 @@ are released at its terminal event, here and nowhere else.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 from lorikeet_adapters.registry import Registry
-from lorikeet_server.engine.engine import Engine
-from lorikeet_server.engine.request import Event, Finished, Request
+from lorikeet_server.engine.engine import DEAD, Engine
+from lorikeet_server.engine.request import Event, Finished, FinishReason, Request
 from lorikeet_server.errors import EngineDead, RequestError, ServerBusy
 
+log = logging.getLogger(__name__)
 STOP_TIMEOUT_S = 30.0
 
 
@@ -68,7 +70,7 @@ class Bridge:
         self._observe = observe
         self._open: dict[str, _Open] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread = threading.Thread(target=engine.run, name="engine", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
         """Call on the loop that will consume the events."""
@@ -92,9 +94,7 @@ class Bridge:
         """
         try:
             if not self.alive:
-                raise EngineDead(
-                    "the engine has stopped after an internal error; the server must be restarted"
-                )
+                raise EngineDead(DEAD.message)
             if len(self._open) + len(requests) > self._max_open:
                 raise ServerBusy(f"{self._max_open} requests are waiting or running; try again in a second")
         except RequestError:
@@ -107,6 +107,19 @@ class Bridge:
             self.engine.submit(request)
             streams.append(EventStream(opened.events, partial(self.engine.cancel, request.id)))
         return streams
+
+    def _run(self) -> None:
+        """The engine answers every request itself; what it could not, after all, is answered here."""
+        try:
+            self.engine.run()
+        except Exception:
+            log.exception("the engine thread ended")
+        finally:
+            if self._loop is not None and not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(self._fail_open)
+
+    def _fail_open(self) -> None:
+        self._deliver([Finished(each, FinishReason.FAILED, 0, failure=DEAD) for each in self._open])
 
     def _publish(self, events: Sequence[Event]) -> None:
         """On the engine thread, once per step."""

@@ -77,7 +77,7 @@ class HttpError:
 
 INVALID = "invalid_request_error"
 TABLE: dict[type[LorikeetError], HttpError] = {
-    LorikeetError: HttpError(500, "server_error", "internal_error", "generation"),
+    LorikeetError: HttpError(500, "server_error", "internal_error", "incomplete_generation"),
     adapters.RefusedError: HttpError(400, INVALID, "invalid_request"),
     adapters.AdapterRefused: HttpError(422, INVALID, "invalid_adapter"),
     adapters.BaseModelRefused: HttpError(422, INVALID, "invalid_base_model"),
@@ -85,9 +85,9 @@ TABLE: dict[type[LorikeetError], HttpError] = {
     adapters.NameRefused: HttpError(400, INVALID, "invalid_name"),
     adapters.AdapterNotFound: HttpError(404, INVALID, "model_not_found"),
     adapters.AdapterConflict: HttpError(409, INVALID, "adapter_exists"),
-    adapters.StoreError: HttpError(500, "server_error", "store_error", "generation"),
-    adapters.StoreLocked: HttpError(500, "server_error", "store_locked", "generation"),
-    RequestError: HttpError(500, "server_error", "internal_error", "generation"),
+    adapters.StoreError: HttpError(500, "server_error", "store_error", "incomplete_generation"),
+    adapters.StoreLocked: HttpError(500, "server_error", "store_locked", "incomplete_generation"),
+    RequestError: HttpError(500, "server_error", "internal_error", "incomplete_generation"),
     RequestRefused: HttpError(400, INVALID, "invalid_request"),
     ContextTooLong: HttpError(400, INVALID, "context_length_exceeded"),
     BodyTooLarge: HttpError(413, INVALID, "body_too_large"),

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 import socket
+import sqlite3
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -49,9 +50,20 @@ def run(config: ServerConfig) -> None:
         )
     started = time.monotonic()
     listener, http = listen(config.http)
-    with listener, Store(config.data_dir) as store:
+    with listener, open_store(config.data_dir) as store:
         store.announce(http.url)
         _serve(replace(config, http=http), store, listener, started)
+
+
+def open_store(folder: Path) -> Store:
+    """Raises RefusedError when the folder cannot be made, read or written, StoreLocked when it is in use."""
+    try:
+        return Store(folder)
+    except (OSError, sqlite3.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RefusedError(
+            f"cannot use the data folder {folder}: {reason}; choose another --data-dir"
+        ) from error
 
 
 def listen(http: HttpConfig) -> tuple[socket.socket, HttpConfig]:
@@ -154,10 +166,12 @@ def _device(model: ModelConfig) -> str:
     if model.device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        device = torch.device(model.device)
+        kind = torch.device(model.device).type
     except RuntimeError:
-        raise RefusedError(f"--device {model.device} is none of auto, cpu, cuda, cuda:N") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
+        kind = "unknown"
+    if kind not in ("cpu", "cuda"):
+        raise RefusedError(f"--device {model.device} is none of auto, cpu, cuda, cuda:N")
+    if kind == "cuda" and not torch.cuda.is_available():
         raise RefusedError(f"--device {model.device}: this machine has no usable CUDA device")
     return model.device
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any, ClassVar, NoReturn, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -12,6 +13,7 @@ from lorikeet_server.errors import BodyTooLarge, RequestRefused
 
 B = TypeVar("B", bound="Body")
 MAX_REASONS = 20
+MAX_DEPTH = 64
 
 
 class Body(BaseModel):
@@ -34,7 +36,8 @@ class Body(BaseModel):
 
     @classmethod
     def _asks_for_nothing(cls, key: str, value: object) -> bool:
-        return value is None or key in cls.NO_EFFECT or value in cls.NEUTRAL.get(key, ())
+        neutral = cls.NEUTRAL.get(key, ())
+        return value is None or key in cls.NO_EFFECT or any(_same(value, each) for each in neutral)
 
     @classmethod
     def parse(cls, data: object) -> Self:
@@ -58,18 +61,24 @@ async def read_json(request: Request, max_bytes: int) -> dict[str, Any]:
 
 
 def parse_json(raw: bytes) -> dict[str, Any]:
-    """Strict JSON: no NaN or Infinity, no lone surrogates, an object at the top."""
+    """Strict JSON: no NaN, Infinity or number beyond a float, no lone surrogates, no key twice, an object at the top."""
     try:
-        value = json.loads(raw, parse_constant=_no_constant)
+        value = json.loads(
+            raw.decode(), parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_unique
+        )
         json.dumps(value, ensure_ascii=False).encode()  # fails on a lone surrogate
     except UnicodeError:
         raise RequestRefused("the body is not valid UTF-8 text") from None
     except RecursionError:
         raise RequestRefused("the body is nested too deeply") from None
-    except ValueError as error:
+    except json.JSONDecodeError as error:
         raise RequestRefused(f"the body is not valid JSON: {error}") from None
+    except ValueError:  # Python's own bound on integers
+        raise RequestRefused("the body has a number of too many digits") from None
     if not isinstance(value, dict):
         raise RequestRefused("the body must be a JSON object")
+    if _deeper_than(value, MAX_DEPTH):
+        raise RequestRefused(f"the body is nested deeper than {MAX_DEPTH} levels")
     return value
 
 
@@ -79,7 +88,40 @@ async def read_body(request: Request, kind: type[B]) -> B:
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
+    raise RequestRefused(f"the body is not valid JSON: {name} is no JSON number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise RequestRefused(f"the number {text[:20]} in the body is too large")
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise RequestRefused("an object in the body has the same key twice")
+    return made
+
+
+def _deeper_than(value: object, depth: int) -> bool:
+    """Level by level, not by recursion: what is stored must also be writable again, from any call depth."""
+    level: list[object] = [value]
+    for _ in range(depth):
+        level = [inner for each in level for inner in _inside(each)]
+    return any(isinstance(each, dict | list) for each in level)
+
+
+def _inside(value: object) -> list[object]:
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, list) else []
+
+
+def _same(value: object, neutral: object) -> bool:
+    """Equal as JSON: to Python, true is also 1 and false is also 0."""
+    return isinstance(value, bool) is isinstance(neutral, bool) and value == neutral
 
 
 def _reason(error: Any) -> tuple[str, str]:

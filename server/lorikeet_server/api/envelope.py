@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from lorikeet_adapters.errors import AdapterNotFound, LorikeetError
@@ -16,7 +16,8 @@ from lorikeet_server.errors import OPAQUE, HttpError, RequestError, http_error
 log = logging.getLogger(__name__)
 NATIVE_PATHS = frozenset({"/generate", "/generate_stream"})
 CLIENT_CLOSED = 499
-NATIVE_STATUS = {400: 422, 503: 429}  # TGI's: what cannot be served as written, and overload
+# TGI's: what cannot be served as written, overload, and a generation that failed.
+NATIVE_STATUS = {(400, "validation"): 422, (503, "overloaded"): 429, (500, "generation"): 424}
 
 
 def openai_envelope(error: LorikeetError) -> dict[str, Any]:
@@ -33,22 +34,25 @@ def native_envelope(error: LorikeetError) -> dict[str, Any]:
 
 async def on_error(request: Request, error: Exception) -> Response:
     """Every exception that reaches the application becomes exactly one of the two envelopes."""
-    if isinstance(error, ClientGone):
+    if isinstance(error, ClientGone | ClientDisconnect):
         return Response(status_code=CLIENT_CLOSED)
     known = error if isinstance(error, LorikeetError) else LorikeetError()
     row = http_error(known)
     if row.status >= 500:
         log.error("request %s failed", request.scope.get("request_id"), exc_info=error)
-    native = request.scope["path"] in NATIVE_PATHS
-    status = NATIVE_STATUS.get(row.status, row.status) if native else row.status
     headers = {"retry-after": str(row.retry_after)} if row.retry_after else None
-    return JSONResponse(native_envelope(known) if native else openai_envelope(known), status, headers)
+    if request.scope["path"] in NATIVE_PATHS:
+        status = NATIVE_STATUS.get((row.status, row.native_type), row.status)
+        return JSONResponse(native_envelope(known), status, headers)
+    return JSONResponse(openai_envelope(known), row.status, headers)
 
 
 async def on_http_error(request: Request, error: Exception) -> Response:
     """Starlette's own refusals (no such route, wrong method) in the same envelope."""
     assert isinstance(error, HTTPException)
     message = f"{request.method} {request.scope['path'][:200]}: {error.detail}"
+    if request.scope["path"] in NATIVE_PATHS:
+        return JSONResponse({"error": message, "error_type": "validation"}, error.status_code, error.headers)
     body = {"message": message, "type": "invalid_request_error", "param": None, "code": "not_found"}
     if error.status_code == 405:
         body["code"] = "method_not_allowed"

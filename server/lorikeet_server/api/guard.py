@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lorikeet_server.api.envelope import on_error
-from lorikeet_server.errors import HostForbidden
+from lorikeet_server.errors import HostForbidden, RequestRefused
 
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -40,33 +40,46 @@ class Guard:
         given = headers.get("x-request-id", "")
         scope["request_id"] = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
 
+        started = False
+
         async def tagged(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
+                started = True
                 MutableHeaders(scope=message)["x-request-id"] = scope["request_id"]
                 self._counter.labels(_route(scope), message["status"]).inc()
             await send(message)
 
-        reason = _foreign(scope, headers) if self._local_only else None
-        if reason is not None:
-            response = await on_error(Request(scope), HostForbidden(reason))
+        try:
+            if self._local_only:
+                _check_local(scope, headers)
+            await self._app(scope, receive, tagged)
+        except Exception as error:
+            # Answered here, inside the count and with the id; Starlette's own handler stands outside both.
+            if started:
+                raise
+            response = await on_error(Request(scope), error)
             await response(scope, receive, tagged)
-            return
-        await self._app(scope, receive, tagged)
 
 
-def _foreign(scope: Scope, headers: Headers) -> str | None:
-    host = urlsplit(f"//{headers.get('host', '')}").hostname
-    if host not in LOCAL_HOSTS:
-        return "without keys this server answers only to localhost; start it with --insecure to allow other hosts"
+def _check_local(scope: Scope, headers: Headers) -> None:
+    if _hostname(f"//{headers.get('host', '')}") not in LOCAL_HOSTS:
+        raise HostForbidden(
+            "without keys this server answers only to localhost; start it with --insecure to allow other hosts"
+        )
     origin = headers.get("origin")
-    if origin is not None and urlsplit(origin).hostname not in LOCAL_HOSTS:
-        return "requests from other origins are not allowed"
-    if (
-        scope["method"] == "POST"
-        and headers.get("content-type", "").split(";")[0].strip() != "application/json"
-    ):
-        return "send the body with content-type: application/json"
-    return None
+    if origin is not None and _hostname(origin) not in LOCAL_HOSTS:
+        raise HostForbidden("requests from other origins are not allowed")
+    kind = headers.get("content-type", "").split(";")[0].strip().lower()
+    if scope["method"] == "POST" and kind != "application/json":
+        raise RequestRefused("send the body with content-type: application/json")
+
+
+def _hostname(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:  # brackets that are no IPv6 address
+        return None
 
 
 def _route(scope: Scope) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lorikeet_adapters.errors import MixRefused
 from lorikeet_adapters.mix import Mix, Term, parse_mix
 from lorikeet_adapters.registry import Registry
 from lorikeet_server.api.wire import MergedAdapters, MixFields
@@ -14,18 +15,22 @@ def lease_mix(registry: Registry, model: str, body: MixFields, count: int = 1) -
     A body that carries a mix names the base (or nothing) as its model: two mixes at once would leave
     open which one is meant. Raises what `Registry.lease` raises, and RequestRefused.
     """
-    terms = _body_terms(body)
-    if terms is None:
-        return registry.lease(parse_mix(model or registry.base_name, registry.is_name), count)
-    if model not in ("", registry.base_name):
+    field, terms = _body_terms(body) or ("model", None)
+    if terms is not None and model not in ("", registry.base_name):
         raise RequestRefused(
             f"the model `{model}` and a mix in the body cannot be combined; send `{registry.base_name}` as the model",
             param="model",
         )
-    return registry.lease(terms, count)
+    try:
+        if terms is None:
+            terms = parse_mix(model or registry.base_name, registry.is_name)
+        Mix.of(terms)  # once by the names written, so that a refusal speaks of those
+        return registry.lease(terms, count)
+    except MixRefused as error:
+        raise RequestRefused(str(error), param=field, code="invalid_mix") from None
 
 
-def _body_terms(body: MixFields) -> tuple[Term, ...] | None:
+def _body_terms(body: MixFields) -> tuple[str, tuple[Term, ...]] | None:
     given = {
         "adapters": body.adapters and tuple(Term(each.name, each.weight) for each in body.adapters),
         "merged_adapters": body.merged_adapters and _lorax_terms(body.merged_adapters),
@@ -36,7 +41,7 @@ def _body_terms(body: MixFields) -> tuple[Term, ...] | None:
         raise RequestRefused(
             f"{' and '.join(named)} are forms of the same mix; send one", param=next(iter(named))
         )
-    return next(iter(named.values()), None)
+    return next(iter(named.items()), None)
 
 
 def _lorax_terms(merged: MergedAdapters) -> tuple[Term, ...]:

@@ -18,7 +18,7 @@ from lorikeet_server.api.envelope import native_envelope
 from lorikeet_server.api.mixes import lease_mix
 from lorikeet_server.api.run import Answer, checked, collect, make_request, room, unless_gone
 from lorikeet_server.api.services import Events, Services, TextCodec
-from lorikeet_server.api.wire import MixFields, Stops
+from lorikeet_server.api.wire import MAX_TOP_K, SMALLEST, MixFields, Stops, temperature_of
 from lorikeet_server.engine.request import Finished, FinishReason, Request, Sampling, Token
 from lorikeet_server.errors import RequestRefused
 
@@ -42,7 +42,7 @@ class Parameters(MixFields):
     adapter_id: str = ""
     do_sample: bool = False
     temperature: float | None = Field(default=None, ge=0, le=100)
-    top_k: int | None = Field(default=None, ge=1)
+    top_k: int | None = Field(default=None, ge=1, le=MAX_TOP_K)
     top_p: float | None = Field(default=None, gt=0, le=1)
     max_new_tokens: int | None = Field(default=None, ge=1)
     ignore_eos_token: bool = False
@@ -55,12 +55,12 @@ class Parameters(MixFields):
         warped = (
             self.temperature not in (None, 1.0) or self.top_k is not None or self.top_p not in (None, 1.0)
         )
-        temperature = 1.0 if self.temperature is None else self.temperature
+        temperature = 1.0 if self.temperature is None else temperature_of(self.temperature)
         return Sampling(
             max_tokens=max_tokens,
             temperature=temperature if self.do_sample or warped else 0.0,
             top_k=self.top_k or 0,
-            top_p=1.0 if self.top_p is None else self.top_p,
+            top_p=1.0 if self.top_p is None else max(self.top_p, SMALLEST),
             seed=secrets.randbits(63) if self.seed is None else self.seed,
             stop=tuple(self.stop),
             ignore_eos=self.ignore_eos_token,
@@ -71,14 +71,18 @@ class GenerateBody(Body):
     inputs: str = Field(min_length=1)
     parameters: Parameters = Field(default_factory=Parameters)
 
+    @property
+    def opening(self) -> str:
+        """What stands before the answer in `generated_text`."""
+        return self.inputs if self.parameters.return_full_text else ""
+
 
 async def generate(http: HttpRequest) -> Response:
     body = await read_body(http, GenerateBody)
     services: Services = http.app.state.services
     request, events = await _submit(services, body)
     answer = await unless_gone(http, collect(events))
-    text = (body.inputs if body.parameters.return_full_text else "") + answer.text
-    payload: dict[str, Any] = {"generated_text": text}
+    payload: dict[str, Any] = {"generated_text": body.opening + answer.text}
     if body.parameters.details:
         payload["details"] = {
             **_details(request, answer.end),
@@ -93,7 +97,8 @@ async def generate_stream(http: HttpRequest) -> Response:
     services: Services = http.app.state.services
     request, events = await _submit(services, body)
     headers = {"x-lorikeet-generation": ",".join(request.mix.adapters)}
-    return sse.stream(_events(services.text, request, events), native_envelope, headers)
+    parts = _events(services.text, request, events, body.opening)
+    return sse.stream(parts, native_envelope, headers)
 
 
 async def _submit(services: Services, body: GenerateBody) -> tuple[Request, Events]:
@@ -107,14 +112,14 @@ async def _submit(services: Services, body: GenerateBody) -> tuple[Request, Even
     return request, services.requests.submit([request])[0]
 
 
-async def _events(text: TextCodec, request: Request, events: Events) -> AsyncIterator[str]:
+async def _events(text: TextCodec, request: Request, events: Events, opening: str) -> AsyncIterator[str]:
     """One event a token, held back by one so that the last carries the whole text; no [DONE]."""
     tokens: list[Token] = []
     with closing(events):
         async for event in events:
             if isinstance(event, Finished):
                 end = checked(event)
-                whole = Answer(tuple(tokens), end).text
+                whole = opening + Answer(tuple(tokens), end).text
                 last = {"index": len(tokens), "token": _token(text, tokens[-1])}
                 yield sse.data({**last, "generated_text": whole, "details": _details(request, end)})
                 return

@@ -139,7 +139,11 @@ async def _answer(
     if body.stream:
         parts = _chunks(requests[0], streams[0], shape, head, body.wants_usage)
         return sse.stream(parts, openai_envelope, headers)
-    answers = await unless_gone(http, asyncio.gather(*(collect(each) for each in streams)))
+    try:
+        answers = await unless_gone(http, asyncio.gather(*(collect(each) for each in streams)))
+    finally:
+        for each in streams:
+            each.close()  # one that failed leaves the others without a reader
     return JSONResponse(_whole(requests, answers, shape, head), headers=headers)
 
 

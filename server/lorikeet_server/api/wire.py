@@ -5,7 +5,8 @@ from __future__ import annotations
 import secrets
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from lorikeet_server.api.body import Body
 from lorikeet_server.engine.request import Sampling
@@ -13,6 +14,13 @@ from lorikeet_server.engine.request import Sampling
 Weight = Annotated[float, Field(allow_inf_nan=False)]
 Stops = Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(max_length=16)]
 COMPLETION_TOKENS = 16  # OpenAI's default on /v1/completions
+MAX_TOP_K = 2**31 - 1
+SMALLEST = 1e-6  # a temperature or top_p below it is zero to the sampler's 32-bit floats
+
+
+def temperature_of(value: float) -> float:
+    """Greedy is what small temperatures come to."""
+    return value if value >= SMALLEST else 0.0
 
 
 class WeightedAdapter(Body):
@@ -84,7 +92,7 @@ class GenerationBody(MixFields):
     model: str = Field(min_length=1, max_length=2048)
     temperature: float = Field(default=1.0, ge=0, le=2)
     top_p: float = Field(default=1.0, gt=0, le=1)
-    top_k: int = Field(default=0, ge=-1)
+    top_k: int = Field(default=0, ge=-1, le=MAX_TOP_K)
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
     stop: Stops = Field(default_factory=list)
     stop_token_ids: list[int] = Field(default_factory=list, max_length=64)
@@ -97,12 +105,19 @@ class GenerationBody(MixFields):
     def _one_or_many(cls, value: object) -> object:
         return [value] if isinstance(value, str) else value
 
+    @field_validator("stream_options")
+    @classmethod
+    def _for_streams(cls, value: StreamOptions | None, others: ValidationInfo) -> StreamOptions | None:
+        if value is not None and others.data.get("stream") is False:
+            raise PydanticCustomError("stream", "only a request with stream: true has options of a stream")
+        return value
+
     def sampling(self, max_tokens: int) -> Sampling:
         return Sampling(
             max_tokens=max_tokens,
-            temperature=self.temperature,
+            temperature=temperature_of(self.temperature),
             top_k=max(self.top_k, 0),
-            top_p=self.top_p,
+            top_p=max(self.top_p, SMALLEST),
             seed=secrets.randbits(63) if self.seed is None else self.seed,
             stop=tuple(self.stop),
             stop_token_ids=frozenset(self.stop_token_ids),
@@ -124,10 +139,19 @@ class Message(Body):
 
     NO_EFFECT: ClassVar[frozenset[str]] = frozenset({"name"})
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
+    content: list[TextPart]
+
+    @field_validator("content", mode="before")
+    @classmethod
+    def _as_parts(cls, value: object) -> object:
+        if isinstance(value, str):
+            return [TextPart(type="text", text=value)]
+        if not isinstance(value, list):
+            raise PydanticCustomError("content", "must be a string or a list of text parts")
+        return value
 
     def as_plain(self) -> dict[str, str]:
-        text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        text = "".join(part.text for part in self.content)
         return {"role": "system" if self.role == "developer" else self.role, "content": text}
 
 
@@ -137,6 +161,13 @@ class ChatBody(GenerationBody):
     messages: list[Message] = Field(min_length=1, max_length=1024)
     max_tokens: int | None = Field(default=None, ge=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
+
+    @field_validator("max_completion_tokens")
+    @classmethod
+    def _one_bound(cls, value: int | None, others: ValidationInfo) -> int | None:
+        if value is not None and others.data.get("max_tokens") not in (None, value):
+            raise PydanticCustomError("bounds", "max_tokens says otherwise; send one of the two")
+        return value
 
 
 TokenIds = list[Annotated[int, Field(ge=0)]]
@@ -148,6 +179,19 @@ class CompletionBody(GenerationBody):
     prompt: str | list[str] | TokenIds | list[TokenIds]
     max_tokens: int = Field(default=COMPLETION_TOKENS, ge=1)
 
+    @field_validator("prompt", mode="before")
+    @classmethod
+    def _in_one_of_four_forms(cls, value: object) -> object:
+        """One reason instead of one for each form that it is not."""
+        alike = isinstance(value, list) and (
+            all(isinstance(each, str) for each in value) or all(_are_ids(each) for each in value)
+        )
+        if not (isinstance(value, str) or alike or _are_ids(value)):
+            raise PydanticCustomError(
+                "prompt", "must be a string, token ids (0 or more), a list of strings or a list of token ids"
+            )
+        return value
+
     @property
     def prompts(self) -> list[str | TokenIds]:
         if isinstance(self.prompt, str):
@@ -155,3 +199,7 @@ class CompletionBody(GenerationBody):
         if self.prompt and isinstance(self.prompt[0], int):
             return [[int(token) for token in self.prompt if isinstance(token, int)]]
         return [each for each in self.prompt if not isinstance(each, int)]
+
+
+def _are_ids(value: object) -> bool:
+    return isinstance(value, list) and all(type(each) is int and each >= 0 for each in value)

@@ -1,0 +1,35 @@
+"""One tiny world for the tests of this package, and one server of it that many tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from tests.server.world import Server, World, client_of, make_server, make_world
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="session")
+def shared(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, TestClient]]:
+    with make_server(world, tmp_path_factory.mktemp("data")) as server, client_of(server.app) as client:
+        yield server, client
+
+
+@pytest.fixture(scope="session")
+def client(shared: tuple[Server, TestClient]) -> TestClient:
+    """A client of the shared server; tests that change its adapters use names of their own."""
+    return shared[1]
+
+
+@pytest.fixture
+def server(world: World, tmp_path: Path) -> Iterator[Server]:
+    """A server of the test's own, whose application is not running yet."""
+    with make_server(world, tmp_path / "data") as made:
+        yield made
