@@ -1,0 +1,70 @@
+"""The command from flags to the last line of its output."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from lorikeet_adapters.errors import RefusedError
+from lorikeet_bench.cli import register
+
+KEYS = {
+    "model_id", "model_type", "num_hidden_layers", "hidden_size", "vocab_size", "linear_parameters",
+    "quantization", "dtype", "device", "threads", "torch_version", "commit", "cpu_model", "cpu_count",
+    "adapters", "adapter_ranks", "input_len", "output_len", "repetitions", "median_bandwidth_gb_s", "results",
+}  # fmt: skip
+ROW_KEYS = {
+    "arm", "batch", "completed", "total_input_tokens", "total_output_tokens", "duration",
+    "output_throughput", "mean_ttft_ms", "median_ttft_ms", "mean_tpot_ms", "median_tpot_ms", "std_tpot_ms",
+}  # fmt: skip
+
+
+def make_app() -> typer.Typer:
+    app = typer.Typer(pretty_exceptions_enable=False)
+    register(app)
+    return app
+
+
+def test_latency_prints_a_table_and_ends_with_the_document(tiny_base: Path, tmp_path: Path) -> None:
+    out = tmp_path / "result.json"
+    options = ["--model", str(tiny_base), "--quantization", "nf4", "--batch", "2", "--tokens", "3"]
+    options += ["--prompt-tokens", "5", "--rank", "4", "--threads", "1", "--out", str(out)]
+    done = CliRunner().invoke(make_app(), ["bench", "latency", *options], catch_exceptions=False)
+    assert done.exit_code == 0
+    document = json.loads(done.stdout.splitlines()[-1])
+    assert document == json.loads(out.read_text())
+    assert document.keys() >= KEYS
+    assert (document["quantization"], document["threads"], document["adapters"]) == ("nf4", 1, "random")
+    assert document["adapter_ranks"] == [4] * 4
+    assert [row["arm"] for row in document["results"]] == ["base", "adapter", "merged", "blend", "mixed"]
+    for row in document["results"]:
+        assert row.keys() >= ROW_KEYS
+        assert row["total_output_tokens"] == 2 * 3 * 5
+        assert row["total_input_tokens"] == 2 * 5 * 5
+    assert "TPOT / base" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--batch", "1,x"], "--batch"),
+        (["--repeat", "3"], "--repeat"),
+        (["--out", "absent/result.json"], "--out"),
+        (["--model", "absent/really/not"], "neither a folder nor a hub id"),
+    ],
+)
+def test_wrong_input_is_refused_in_one_line(options: list[str], reason: str) -> None:
+    with pytest.raises(RefusedError, match=reason) as refused:
+        CliRunner().invoke(make_app(), ["bench", "latency", *options], catch_exceptions=False)
+    assert "\n" not in str(refused.value)
+
+
+def test_the_command_line_is_built_without_torch() -> None:
+    code = "import lorikeet_bench.cli, sys; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
