@@ -15,7 +15,10 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from lorikeet_trainer.history import LossPoint
+from lorikeet_trainer.recipe import Recipe
 from lorikeet_trainer.rendering import Renderer
+from lorikeet_trainer.train import Job, TrainedAdapter, train
 
 # Turns end with the end-of-sequence token and a line break, as ChatML's do.
 TEMPLATE = (
@@ -91,6 +94,19 @@ ROWS = [
 ]
 
 
+RECIPE = Recipe(rank=8, alpha=16, learning_rate=2.9e-3, max_steps=60, batch_size=6, seed=3)
+
+
+class Silence:
+    """A display that shows nothing."""
+
+    def begin(self, steps: int) -> None: ...
+
+    def step(self, point: LossPoint) -> None: ...
+
+    def end(self) -> None: ...
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> Iterator[None]:
     threads = torch.get_num_threads()
@@ -107,6 +123,20 @@ def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def renderer(base_folder: Path) -> Renderer:
     return Renderer.load(str(base_folder))
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def trained(base_folder: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainedAdapter:
+    """An adapter that has learned every answer in ROWS."""
+    out = tmp_path_factory.mktemp("out") / "adapter"
+    return train(Job(data, out, str(base_folder), recipe=RECIPE), Silence())
 
 
 @pytest.fixture

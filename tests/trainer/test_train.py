@@ -24,40 +24,17 @@ from lorikeet_adapters.base_model import BaseModel, load_base
 from lorikeet_adapters.quantization import Quantization
 from lorikeet_adapters.spec import parse_spec
 from lorikeet_adapters.weights import load_weights
-from lorikeet_trainer.errors import LossNotFinite, NothingLearned, OutputRefused, RecipeRefused
+from lorikeet_trainer.device import Device
+from lorikeet_trainer.errors import DeviceRefused, LossNotFinite, NothingLearned, OutputRefused, RecipeRefused
 from lorikeet_trainer.history import LossPoint
 from lorikeet_trainer.provenance import DIGEST_KEY
 from lorikeet_trainer.quiet import quiet_libraries
 from lorikeet_trainer.recipe import Recipe
 from lorikeet_trainer.rendering import IGNORED, Renderer
 from lorikeet_trainer.train import Job, TrainedAdapter, build_trainer, train
-from tests.trainer.conftest import ROWS, Write, save_base
+from tests.trainer.conftest import RECIPE, ROWS, Silence, Write, save_base
 
-RECIPE = Recipe(rank=8, alpha=16, learning_rate=2.9e-3, max_steps=60, batch_size=6, seed=3)
 SHORT = replace(RECIPE, max_steps=2)
-
-
-class Silence:
-    """A display that shows nothing."""
-
-    def begin(self, steps: int) -> None: ...
-
-    def step(self, point: LossPoint) -> None: ...
-
-    def end(self) -> None: ...
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("data") / "rows.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
-    return path
-
-
-@pytest.fixture(scope="module")
-def trained(base_folder: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainedAdapter:
-    out = tmp_path_factory.mktemp("out") / "adapter"
-    return train(Job(data, out, str(base_folder), recipe=RECIPE), Silence())
 
 
 def job(base_folder: Path, data: Path, out: Path, recipe: Recipe = SHORT) -> Job:
@@ -228,6 +205,14 @@ def test_a_taken_folder_is_refused_before_anything_is_loaded(data: Path, tmp_pat
     taken.mkdir()
     with pytest.raises(OutputRefused, match="--force"):
         train(job(tmp_path / "no base at all", data, taken), Silence())
+
+
+def test_a_device_that_is_not_there_is_refused(
+    base_folder: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(DeviceRefused, match="no usable CUDA device"):
+        train(replace(job(base_folder, data, tmp_path / "adapter"), device=Device.CUDA), Silence())
 
 
 def test_the_same_job_gives_the_same_bytes_and_another_seed_others(

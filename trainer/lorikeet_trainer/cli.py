@@ -11,6 +11,7 @@ import typer
 
 from lorikeet_adapters.names import check_name
 from lorikeet_adapters.quantization import Quantization
+from lorikeet_trainer.device import Device
 from lorikeet_trainer.errors import DatasetRefused
 from lorikeet_trainer.finding import RowFinding
 from lorikeet_trainer.recipe import Recipe
@@ -22,6 +23,7 @@ DEFAULT = Recipe()
 def register(app: typer.Typer) -> None:
     """Add this package's commands to the `lorikeet` command."""
     app.command()(train)
+    app.command("eval")(evaluate)
 
 
 def train(
@@ -32,7 +34,7 @@ def train(
     quantization: Annotated[
         Quantization, typer.Option(help="How the base is held; train as you serve. auto is nf4.")
     ] = DEFAULT.quantization,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.CPU,
     rank: Annotated[int, typer.Option(help="Rank of every LoRA pair.")] = DEFAULT.rank,
     alpha: Annotated[float | None, typer.Option(help="Scale; default: the rank.")] = DEFAULT.alpha,
     rslora: Annotated[bool, typer.Option("--rslora", help="Divide alpha by the root of the rank.")] = False,
@@ -93,6 +95,59 @@ def train(
     typer.echo(
         f"register it: lorikeet adapters add {shlex.quote(str(trained.folder))} --name {shlex.quote(name)}"
     )
+
+
+def evaluate(
+    data: Annotated[Path | None, typer.Argument(help="Held-out JSONL, in a format that train reads.")] = None,
+    adapter: Annotated[list[str] | None, typer.Option(help="NAME=FOLDER to judge; repeat it.")] = None,
+    demo: Annotated[bool, typer.Option("--demo", help="Judge the embedded demo instead.")] = False,
+    model: Annotated[str, typer.Option(help="demo, a model folder, or a hub id.")] = "demo",
+    quantization: Annotated[
+        Quantization, typer.Option(help="How the base is held; auto is nf4.")
+    ] = DEFAULT.quantization,
+    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.CPU,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Longest answer; default: twice the longest reference.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves torch's choice.")] = 0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document instead of tables.")
+    ] = False,
+) -> None:
+    """Judge adapters beside the base, through the engine that serves them."""
+    if demo == (data is not None):
+        raise typer.BadParameter("name a data file, or say --demo")
+    if demo and (adapter or model != "demo"):
+        raise typer.BadParameter("--demo brings its own model and adapters")
+    folders = dict(_named_folder(each) for each in adapter or ())
+    if len(folders) < len(adapter or ()):
+        raise typer.BadParameter("a name stands twice", param_hint="--adapter")
+    from rich.console import Console
+
+    with Console(stderr=True).status("judging"):
+        import torch
+
+        from lorikeet_trainer.verdict import HeldBase, judge_demo, judge_file
+
+        if threads:
+            torch.set_num_threads(threads)
+        base = HeldBase(model, quantization, device)
+        try:
+            verdict = judge_demo(base) if data is None else judge_file(base, data, folders, max_tokens)
+        except DatasetRefused as refused:
+            show_findings(refused.findings)
+            raise
+    if as_json:
+        typer.echo(verdict.to_json())
+    else:
+        Console().print(*verdict.tables(), sep="\n")
+
+
+def _named_folder(text: str) -> tuple[str, Path]:
+    name, equals, folder = text.partition("=")
+    if not equals or not folder:
+        raise typer.BadParameter(f"{text}: write NAME=FOLDER", param_hint="--adapter")
+    return check_name(name), Path(folder)
 
 
 def show_findings(findings: tuple[RowFinding, ...]) -> None:

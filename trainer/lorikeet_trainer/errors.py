@@ -3,6 +3,7 @@
     LorikeetError
     ├── RefusedError
     │   ├── DatasetRefused       rows that cannot be trained on; carries findings
+    │   ├── DeviceRefused        the machine has no such device
     │   ├── EvaluationRefused    what is to be judged cannot be judged
     │   ├── OutputRefused        the folder to be written is taken
     │   └── RecipeRefused        settings that cannot work, each with its reason
@@ -32,6 +33,10 @@ class DatasetRefused(RefusedError):
         errors = [finding for finding in self.findings if finding.is_error]
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
         super().__init__(f"{name} cannot be used: {errors[0].sentence}{more}")
+
+
+class DeviceRefused(RefusedError):
+    """The machine has no such device."""
 
 
 class EvaluationRefused(RefusedError):

@@ -19,6 +19,7 @@ from trl import SFTConfig, SFTTrainer
 
 from lorikeet_adapters.base_model import BaseModel, load_base
 from lorikeet_trainer.dataset import Dataset, load_dataset
+from lorikeet_trainer.device import Device, refuse_missing
 from lorikeet_trainer.errors import LossNotFinite
 from lorikeet_trainer.export import save_adapter
 from lorikeet_trainer.history import LOSS_FILE, LossPoint, final_loss, write_history
@@ -44,7 +45,7 @@ class Job:
     data: Path
     out: Path
     model: str = "demo"
-    device: str = "cpu"
+    device: Device = Device.CPU
     recipe: Recipe = field(default_factory=Recipe)
     force: bool = False
 
@@ -65,6 +66,7 @@ def train(job: Job, display: Display) -> TrainedAdapter:
 
     The same job gives the same bytes on the same machine with the same number of threads.
     """
+    refuse_missing(job.device)
     refuse_taken(job.out, force=job.force)
     with quiet_libraries(), whole_folder(job.out, force=job.force) as folder:
         renderer = Renderer.load(job.model)
