@@ -32,6 +32,7 @@ from lorikeet_server.config import HttpConfig, ModelConfig, ServerConfig
 from lorikeet_server.engine.engine import Engine, Vocabulary
 from lorikeet_server.engine.selftest import SelfTest, self_test
 from lorikeet_server.engine.tokenizer import Tokenizer, load_tokenizer
+from lorikeet_server.examples import EXAMPLES
 from lorikeet_server.metrics import Metrics
 
 log = logging.getLogger("lorikeet")
@@ -201,3 +202,10 @@ def _announce(
     )
     log.info("adapters: %s", ", ".join(record.name for record in registry.records()) or "none yet")
     log.info("ready after %.1f s on %s", seconds, config.http.url)
+    if config.model.source == "demo":
+        print(
+            "\nTry:\n",
+            *(f"  {example.curl(config.http.url)}\n" for example in EXAMPLES),
+            sep="\n",
+            flush=True,
+        )
