@@ -99,6 +99,7 @@ def test_eval_is_told_what_to_judge_in_one_way(data: Path, trained: TrainedAdapt
         (data, "--demo"),
         ("--demo", "--adapter", f"mood={trained.folder}"),
         ("--demo", "--model", "elsewhere"),
+        ("--demo", "--max-tokens", "9"),
         (data, "--adapter", "mood"),
         (data, "--adapter", "mood="),
         (data, "--adapter", f"mood={trained.folder}", "--adapter", f"mood={trained.folder}"),

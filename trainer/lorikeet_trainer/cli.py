@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,25 @@ from lorikeet_trainer.recipe import Recipe
 SHOWN_PER_CODE = 20
 DEFAULT = Recipe()
 
+Model = Annotated[str, typer.Option(help="demo, a model folder, or a hub id.")]
+HeldAs = Annotated[Quantization, typer.Option(help="How the base is held; take what it is served as.")]
+Where = Annotated[Device, typer.Option(help="Where to compute.")]
+Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves torch's choice.")]
+Rows = Annotated[Path, typer.Argument(help="JSONL: chat messages, or prompt and completion.")]
+HeldOut = Annotated[Path | None, typer.Argument(help="Held-out rows, in a format that train reads.")]
+Alpha = Annotated[float | None, typer.Option(help="Scale of the update; default: the rank.")]
+Targets = Annotated[
+    list[str] | None, typer.Option(help="Linear module to adapt; repeat it. Default: all but the head.")
+]
+Warmup = Annotated[float, typer.Option(help="Share of the steps in which the rate rises.")]
+Epochs = Annotated[float | None, typer.Option(help="Passes over the data; default: by its size.")]
+MaxSteps = Annotated[int | None, typer.Option(help="Optimiser steps, instead of epochs.")]
+BatchSize = Annotated[int | None, typer.Option(help="Rows a step; default: by their number.")]
+MaxLength = Annotated[int | None, typer.Option(help="Longest row in tokens; default: the base's context.")]
+MaxTokens = Annotated[
+    int | None, typer.Option(min=1, help="Longest answer; default: twice the longest reference.")
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add this package's commands to the `lorikeet` command."""
@@ -27,32 +47,25 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    data: Annotated[Path, typer.Argument(help="JSONL: chat messages, or prompt and completion.")],
+    data: Rows,
+    *,
     name: Annotated[str, typer.Option(help="The adapter's name.")],
     out: Annotated[Path | None, typer.Option(help="Folder to write; default: the name.")] = None,
-    model: Annotated[str, typer.Option(help="demo, a model folder, or a hub id.")] = "demo",
-    quantization: Annotated[
-        Quantization, typer.Option(help="How the base is held; train as you serve. auto is nf4.")
-    ] = DEFAULT.quantization,
-    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.CPU,
+    model: Model = "demo",
+    quantization: HeldAs = DEFAULT.quantization,
+    device: Where = Device.CPU,
     rank: Annotated[int, typer.Option(help="Rank of every LoRA pair.")] = DEFAULT.rank,
-    alpha: Annotated[float | None, typer.Option(help="Scale; default: the rank.")] = DEFAULT.alpha,
+    alpha: Alpha = DEFAULT.alpha,
     rslora: Annotated[bool, typer.Option("--rslora", help="Divide alpha by the root of the rank.")] = False,
-    target: Annotated[
-        list[str] | None, typer.Option(help="Linear module to adapt; repeat it. Default: all but the head.")
-    ] = None,
+    target: Targets = None,
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = DEFAULT.learning_rate,
-    warmup_fraction: Annotated[
-        float, typer.Option(help="Share of the steps in which the rate rises.")
-    ] = DEFAULT.warmup_fraction,
-    epochs: Annotated[float | None, typer.Option(help="Passes over the data; default: by its size.")] = None,
-    max_steps: Annotated[int | None, typer.Option(help="Optimiser steps, instead of epochs.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Rows a step; default: by their number.")] = None,
-    max_length: Annotated[
-        int | None, typer.Option(help="Longest row in tokens; default: the base's context.")
-    ] = None,
+    warmup_fraction: Warmup = DEFAULT.warmup_fraction,
+    epochs: Epochs = DEFAULT.epochs,
+    max_steps: MaxSteps = DEFAULT.max_steps,
+    batch_size: BatchSize = DEFAULT.batch_size,
+    max_length: MaxLength = DEFAULT.max_length,
     seed: Annotated[int, typer.Option(help="Decides the start and the order of the rows.")] = DEFAULT.seed,
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves torch's choice.")] = 0,
+    threads: Threads = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace the folder if it exists.")] = False,
 ) -> None:
     """Train a LoRA adapter on the base as it is served."""
@@ -75,41 +88,33 @@ def train(
 
     console = Console(stderr=True)
     with console.status("loading libraries"):
-        import torch
-
+        _set_threads(threads)
         from lorikeet_trainer.progress import display_on
         from lorikeet_trainer.train import Job
         from lorikeet_trainer.train import train as run
 
-    if threads:
-        torch.set_num_threads(threads)
-    job = Job(data, out or Path(name), model, device, recipe, force)
+    folder = out or Path(name)
     try:
-        trained = run(job, display_on(console))
+        trained = run(Job(data, folder, model, device, recipe, force), display_on(console))
     except DatasetRefused as refused:
         show_findings(refused.findings)
         raise
     show_findings(trained.dataset.warnings)
     rows, steps = len(trained.dataset.rows), trained.plan.steps
-    typer.echo(f"{trained.folder}: {rows} rows, {steps} steps, loss {trained.final_loss:.4f}")
-    typer.echo(
-        f"register it: lorikeet adapters add {shlex.quote(str(trained.folder))} --name {shlex.quote(name)}"
-    )
+    typer.echo(f"{folder}: {rows} rows, {steps} steps, loss {trained.final_loss:.4f}")
+    typer.echo(f"register it: lorikeet adapters add {shlex.quote(str(folder))} --name {shlex.quote(name)}")
 
 
 def evaluate(
-    data: Annotated[Path | None, typer.Argument(help="Held-out JSONL, in a format that train reads.")] = None,
+    data: HeldOut = None,
+    *,
     adapter: Annotated[list[str] | None, typer.Option(help="NAME=FOLDER to judge; repeat it.")] = None,
     demo: Annotated[bool, typer.Option("--demo", help="Judge the embedded demo instead.")] = False,
-    model: Annotated[str, typer.Option(help="demo, a model folder, or a hub id.")] = "demo",
-    quantization: Annotated[
-        Quantization, typer.Option(help="How the base is held; auto is nf4.")
-    ] = DEFAULT.quantization,
-    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.CPU,
-    max_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Longest answer; default: twice the longest reference.")
-    ] = None,
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves torch's choice.")] = 0,
+    model: Model = "demo",
+    quantization: HeldAs = DEFAULT.quantization,
+    device: Where = Device.CPU,
+    max_tokens: MaxTokens = None,
+    threads: Threads = 0,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document instead of tables.")
     ] = False,
@@ -117,20 +122,15 @@ def evaluate(
     """Judge adapters beside the base, through the engine that serves them."""
     if demo == (data is not None):
         raise typer.BadParameter("name a data file, or say --demo")
-    if demo and (adapter or model != "demo"):
-        raise typer.BadParameter("--demo brings its own model and adapters")
-    folders = dict(_named_folder(each) for each in adapter or ())
-    if len(folders) < len(adapter or ()):
-        raise typer.BadParameter("a name stands twice", param_hint="--adapter")
+    if demo and (adapter or max_tokens or model != "demo"):
+        raise typer.BadParameter("--demo brings its own model, adapters and lengths")
+    folders = _named_folders(adapter or ())
     from rich.console import Console
 
     with Console(stderr=True).status("judging"):
-        import torch
-
+        _set_threads(threads)
         from lorikeet_trainer.verdict import HeldBase, judge_demo, judge_file
 
-        if threads:
-            torch.set_num_threads(threads)
         base = HeldBase(model, quantization, device)
         try:
             verdict = judge_demo(base) if data is None else judge_file(base, data, folders, max_tokens)
@@ -143,13 +143,6 @@ def evaluate(
         Console().print(*verdict.tables(), sep="\n")
 
 
-def _named_folder(text: str) -> tuple[str, Path]:
-    name, equals, folder = text.partition("=")
-    if not equals or not folder:
-        raise typer.BadParameter(f"{text}: write NAME=FOLDER", param_hint="--adapter")
-    return check_name(name), Path(folder)
-
-
 def show_findings(findings: tuple[RowFinding, ...]) -> None:
     """On standard error, the first twenty of each kind."""
     counts: Counter[str] = Counter()
@@ -160,3 +153,22 @@ def show_findings(findings: tuple[RowFinding, ...]) -> None:
     for code, count in counts.items():
         if count > SHOWN_PER_CODE:
             typer.echo(f"... and {count - SHOWN_PER_CODE} more of [{code}]", err=True)
+
+
+def _named_folders(texts: Iterable[str]) -> dict[str, Path]:
+    folders: dict[str, Path] = {}
+    for text in texts:
+        name, equals, folder = text.partition("=")
+        if not equals or not folder:
+            raise typer.BadParameter(f"{text}: write NAME=FOLDER", param_hint="--adapter")
+        if name in folders:
+            raise typer.BadParameter(f"{name} stands twice", param_hint="--adapter")
+        folders[check_name(name)] = Path(folder)
+    return folders
+
+
+def _set_threads(threads: int) -> None:
+    import torch
+
+    if threads:
+        torch.set_num_threads(threads)
