@@ -70,6 +70,7 @@ class Bridge:
         self._observe = observe
         self._open: dict[str, _Open] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._ended = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
@@ -85,7 +86,7 @@ class Bridge:
 
     @property
     def alive(self) -> bool:
-        return self._thread.is_alive() and self.engine.failure is None
+        return self._thread.is_alive() and not self._ended and self.engine.failure is None
 
     def submit(self, requests: Sequence[Request]) -> list[EventStream]:
         """Take over the caller's lease on each request's mix and stream its events.
@@ -119,6 +120,7 @@ class Bridge:
                 self._loop.call_soon_threadsafe(self._fail_open)
 
     def _fail_open(self) -> None:
+        self._ended = True  # on the loop, so no request can come between this and the next line
         self._deliver([Finished(each, FinishReason.FAILED, 0, failure=DEAD) for each in self._open])
 
     def _publish(self, events: Sequence[Event]) -> None:

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from lorikeet_server.engine.request import Event, Finished, Request, Token
+from lorikeet_server.engine.request import Event, Finished, FinishReason, Request, Token
 from lorikeet_server.engine.stats import EngineStats
 
 # vLLM's ladders with finer low ends, so that a small base on a CPU shows up too.
@@ -36,6 +36,8 @@ class Metrics:
         self._ended = Counter(
             "lorikeet_requests", "Generation requests that ended, by reason.", ["reason"], registry=own
         )
+        for reason in FinishReason:
+            self._ended.labels(reason)  # a zero is there before the first
         self._prompt = Counter(
             "lorikeet_prompt_tokens", "Prompt tokens of requests that ended.", registry=own
         )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
+from starlette.types import Message
 from transformers import GenerationConfig
 
 from lorikeet_adapters.base_model import load_base
@@ -19,11 +21,13 @@ from lorikeet_adapters.registry import Registry
 from lorikeet_adapters.source import open_folder
 from lorikeet_adapters.store import Store
 from lorikeet_server.api.app import create_app
-from lorikeet_server.api.services import ModelCard, Requests, Services
+from lorikeet_server.api.services import ModelCard, Services
 from lorikeet_server.bridge import Bridge
 from lorikeet_server.config import HttpConfig
 from lorikeet_server.engine.config import EngineConfig
 from lorikeet_server.engine.engine import Engine, Vocabulary
+from lorikeet_server.engine.request import Finished, FinishReason, Request, Timing, Token
+from lorikeet_server.engine.stats import EngineStats
 from lorikeet_server.engine.tokenizer import load_tokenizer
 from lorikeet_server.metrics import Metrics
 from tests.tiny import blended_model, greedy, make_model, save_adapter, save_model
@@ -149,9 +153,100 @@ def client_of(app: Starlette) -> TestClient:
     return TestClient(app, base_url=LOCAL, raise_server_exceptions=False)
 
 
-def with_requests(services: Services, requests: Requests) -> Starlette:
-    """The same application before other events."""
-    return create_app(replace(services, requests=requests))
+class Script:
+    """Events that a test wrote, one list for each request; an exception in a list is raised at its turn."""
+
+    def __init__(self, *events: Token | Finished | Exception) -> None:
+        self._events = list(events)
+        self.closed = False
+
+    def __aiter__(self) -> Script:
+        return self
+
+    async def __anext__(self) -> Token | Finished:
+        if not self._events:
+            await asyncio.Event().wait()  # nothing more ever comes
+        event = self._events.pop(0)
+        if isinstance(event, Exception):
+            raise event
+        return event
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Scripted:
+    """Stands in for the bridge: `write(request)` gives each request its script."""
+
+    def __init__(self, write: Callable[[Request], Script], alive: bool = True) -> None:
+        self.alive = alive
+        self.scripts: list[Script] = []
+        self._write = write
+
+    def submit(self, requests: Sequence[Request]) -> Sequence[Script]:
+        made = [self._write(request) for request in requests]
+        self.scripts += made
+        return made
+
+
+def token(request: Request, text: str = "x", index: int = 0) -> Token:
+    return Token(request.id, index, 88, -0.5, text)
+
+
+def finished(request: Request, reason: FinishReason = FinishReason.STOP, **more: Any) -> Finished:
+    return Finished(request.id, reason, 1, timing=Timing(0.0, 0.0, 0.0), **more)
+
+
+def with_requests(services: Services, requests: Scripted) -> Starlette:
+    """The same application before other events, with metrics of its own."""
+    metrics = Metrics(EngineStats, "fp32")
+    return create_app(replace(services, requests=requests, metrics=metrics))
+
+
+class Exchange:
+    """One request by hand, where a test must say when what arrives and when the client leaves."""
+
+    def __init__(self, path: str, *chunks: bytes, more: bool = False) -> None:
+        self.scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},  # uvicorn's
+            "http_version": "1.1",
+            "method": "POST",
+            "scheme": "http",
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": b"",
+            "root_path": "",
+            "headers": [(b"host", b"127.0.0.1"), (b"content-type", b"application/json")],
+            "client": ("127.0.0.1", 1),
+            "server": ("127.0.0.1", 80),
+        }
+        self.left = asyncio.Event()
+        self.said = asyncio.Event()  # the first bytes of a body have arrived
+        self.status = 0
+        self.body = b""
+        self.read = 0
+        self._chunks = list(chunks)
+        self._more = more
+
+    async def run(self, app: Starlette) -> Exchange:
+        await app(self.scope, self._receive, self._send)
+        return self
+
+    async def _receive(self) -> Message:
+        if self._chunks:
+            chunk = self._chunks.pop(0)
+            self.read += 1
+            return {"type": "http.request", "body": chunk, "more_body": self._more or bool(self._chunks)}
+        await self.left.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        elif message.get("body"):
+            self.body += message["body"]
+            self.said.set()
 
 
 def events_of(text: str) -> list[Any]:

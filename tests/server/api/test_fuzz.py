@@ -1,0 +1,156 @@
+"""Whatever a body holds, no route answers 500 and nothing a request says ends the engine."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from starlette.testclient import TestClient
+
+from lorikeet_server.api.app import ROUTES
+from tests.server.world import (
+    BASE,
+    Scripted,
+    Server,
+    client_of,
+    finished,
+    token,
+    with_requests,
+)
+from tests.server.world import Script as Events
+
+POSTS = sorted(route.path for route in ROUTES if "POST" in (route.methods or ()))
+RELAXED = settings(
+    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+MIX = {"ids": ["formal"], "weights": [0.5]}
+SAMPLING: dict[str, Any] = {"temperature": 0.5, "top_p": 0.9, "top_k": 5, "seed": 1, "stop": ["a"]}
+PLAIN: dict[str, Any] = {
+    "model": BASE,
+    "max_tokens": 2,
+    "stop_token_ids": [1],
+    "ignore_eos": True,
+    "adapters": [{"name": "formal", "weight": 0.5}],
+    "lora": [],
+    "merged_adapters": None,
+    "stream": False,
+    "metadata": {},
+    "n": 1,
+    **SAMPLING,
+}
+RIGHT: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {
+        **PLAIN,
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}],
+        "max_completion_tokens": 2,
+    },
+    "/v1/completions": {**PLAIN, "prompt": [[1, 2]]},
+    "/generate": {"inputs": "Hi", "parameters": {**SAMPLING, "max_new_tokens": 2, "merged_adapters": MIX}},
+    "/generate_stream": {"inputs": "Hi", "parameters": {**SAMPLING, "adapter_id": "formal", "details": True}},
+    "/v1/adapters": {"name": "fuzzed", "source": {"type": "local", "path": "nowhere"}, "replace": True},
+}
+numbers = st.sampled_from([0, -1, 1, 0.5, 1e-40, 1e308, 2**31, 2**63, 2**64, 10**30, True, False])
+texts = st.sampled_from(["", "a", BASE, "formal", "formal:0.5+friendly", "../x", "\0", "\u2028", "9" * 300])
+leaves = st.none() | numbers | texts | st.text(max_size=6) | st.floats() | st.integers()
+anything = st.recursive(
+    leaves,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@st.composite
+def nearly_right(draw: st.DrawFn, path: str) -> Any:
+    """A good body with one or two of its values, at any depth, replaced."""
+    body = json.loads(json.dumps(RIGHT[path]))
+    for _ in range(draw(st.integers(1, 2))):
+        at: Any = body
+        while True:
+            keys = list(at) if isinstance(at, dict) else list(range(len(at)))
+            key = draw(st.sampled_from(keys)) if keys else None
+            if key is None:
+                break
+            if isinstance(at[key], dict | list) and at[key] and draw(st.booleans()):
+                at = at[key]
+                continue
+            at[key] = draw(anything)
+            break
+    return body
+
+
+@pytest.fixture(scope="module")
+def scripted(shared: tuple[Server, TestClient]) -> TestClient:
+    """Answers at once, so that many bodies can be tried; everything before the engine is real."""
+    made = Scripted(lambda request: Events(token(request), finished(request)))
+    return client_of(with_requests(shared[0].services, made))
+
+
+def check(client: TestClient, path: str, body: object) -> None:
+    answer = client.post(path, content=json.dumps(body), headers={"content-type": "application/json"})
+    assert answer.status_code < 500, (body, answer.text)
+    if answer.status_code >= 400:
+        assert set(answer.json()) in ({"error"}, {"error", "error_type"})
+    assert len(answer.headers["x-request-id"]) == 32
+
+
+@pytest.mark.parametrize("path", POSTS)
+def test_the_bodies_to_spoil_are_right(scripted: TestClient, path: str) -> None:
+    expected = 422 if path == "/v1/adapters" else 200  # its folder is nowhere
+    assert scripted.post(path, json=RIGHT[path]).status_code == expected
+
+
+@pytest.mark.parametrize("path", POSTS)
+def test_arbitrary_json_is_never_500(scripted: TestClient, path: str) -> None:
+    @RELAXED
+    @given(anything | st.dictionaries(st.sampled_from(sorted(RIGHT[path])), anything, max_size=6))
+    def run(body: object) -> None:
+        check(scripted, path, body)
+
+    run()
+
+
+@pytest.mark.parametrize("path", POSTS)
+def test_nearly_right_json_is_never_500(scripted: TestClient, path: str) -> None:
+    @RELAXED
+    @given(nearly_right(path))
+    def run(body: object) -> None:
+        check(scripted, path, body)
+
+    run()
+
+
+@RELAXED
+@given(
+    temperature=st.floats(0, 2),
+    top_p=st.floats(0, 1, exclude_min=True),
+    top_k=st.integers(-1, 2**31 - 1),
+    seed=st.integers(-(2**63), 2**63 - 1),
+    stop=st.lists(st.text(min_size=1, max_size=3), max_size=2),
+    ids=st.lists(st.integers(), max_size=2),
+)
+def test_no_accepted_sampling_ends_the_engine(
+    client: TestClient,
+    temperature: float,
+    top_p: float,
+    top_k: int,
+    seed: int,
+    stop: list[str],
+    ids: list[int],
+) -> None:
+    fields = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "seed": seed}
+    body = {"model": "formal", "prompt": "Hi", "max_tokens": 2, "stop": stop, "stop_token_ids": ids, **fields}
+    answer = client.post("/v1/completions", json=body)
+    assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize("weights", [[100.0, -100.0], [1e-320, 5e-324], [100.0, 100.0]], ids=str)
+def test_no_accepted_weight_ends_the_engine(client: TestClient, weights: list[float]) -> None:
+    terms = [
+        {"name": name, "weight": weight} for name, weight in zip(("formal", "friendly"), weights, strict=True)
+    ]
+    body = {"model": BASE, "prompt": "Hi", "max_tokens": 2, "adapters": terms}
+    assert client.post("/v1/completions", json=body).status_code in (200, 422)
+    assert client.get("/health/live").status_code == 200

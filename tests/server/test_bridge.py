@@ -1,0 +1,268 @@
+"""Leases are released exactly once, a dropped stream is a cancelled request, death is remembered."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from lorikeet_adapters.mix import Mix, Term
+from lorikeet_adapters.registry import Registry
+from lorikeet_server.bridge import Bridge, EventStream
+from lorikeet_server.engine.engine import DEAD, Engine
+from lorikeet_server.engine.request import Event, Finished, FinishReason, Request, Sampling, Token
+from lorikeet_server.errors import EngineDead, ServerBusy
+from tests.server.world import Exchange, Server
+
+SOON = 20.0
+MIX = Mix((Term("a" * 64, 1.0),))
+
+
+@dataclass
+class Leases:
+    """Stands in for the registry: counts what is released."""
+
+    released: Counter[Mix] = field(default_factory=Counter)
+
+    def release(self, mix: Mix) -> None:
+        self.released[mix] += 1
+
+
+class HandEngine:
+    """Stands in for the engine: the test publishes, and decides when and how the thread ends."""
+
+    def __init__(self) -> None:
+        self.failure: Any = None
+        self.publish: Callable[[list[Event]], None] = lambda events: None
+        self.submitted: list[str] = []
+        self.cancelled: list[str] = []
+        self.error: Exception | None = None
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        self._over.wait(SOON)
+        if self.error is not None:
+            raise self.error
+
+    def stop(self) -> None:
+        self._over.set()
+
+    def submit(self, request: Request) -> None:
+        self.submitted.append(request.id)
+
+    def cancel(self, request_id: str) -> None:
+        self.cancelled.append(request_id)
+
+
+@dataclass
+class Hand:
+    bridge: Bridge
+    engine: HandEngine
+    leases: Leases
+    observed: list[Event]
+
+
+@asynccontextmanager
+async def by_hand(max_open: int = 4) -> AsyncIterator[Hand]:
+    engine, leases, observed = HandEngine(), Leases(), list[Event]()
+    as_engine: Engine = engine  # type: ignore[assignment]
+    as_registry: Registry = leases  # type: ignore[assignment]
+    bridge = Bridge(as_engine, as_registry, max_open, lambda request, event: observed.append(event))
+    bridge.start()
+    yield Hand(bridge, engine, leases, observed)
+    await bridge.stop()
+
+
+def request(name: str) -> Request:
+    return Request(name, (1, 2), Sampling(max_tokens=4), MIX)
+
+
+def said(name: str, index: int = 0) -> Token:
+    return Token(name, index, 5, -1.0, "x")
+
+
+def over(name: str, reason: FinishReason = FinishReason.STOP) -> Finished:
+    return Finished(name, reason, 1)
+
+
+def play(scenario: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(asyncio.wait_for(scenario(), SOON))
+
+
+async def everything(stream: EventStream) -> list[Event]:
+    return [event async for event in stream]
+
+
+def test_events_reach_their_own_stream_in_order() -> None:
+    async def scenario() -> None:
+        async with by_hand() as hand:
+            one, two = hand.bridge.submit([request("one"), request("two")])
+            hand.engine.publish([said("one"), said("two"), said("one", 1), over("two")])
+            hand.engine.publish([over("one")])
+            assert await everything(one) == [said("one"), said("one", 1), over("one")]
+            assert await everything(two) == [said("two"), over("two")]
+            assert hand.engine.submitted == ["one", "two"]
+            assert len(hand.observed) == 5
+
+    play(scenario)
+
+
+def test_a_lease_is_released_once_at_the_terminal_event() -> None:
+    async def scenario() -> None:
+        async with by_hand() as hand:
+            (stream,) = hand.bridge.submit([request("one")])
+            hand.engine.publish([said("one")])
+            await anext(stream)
+            assert hand.leases.released[MIX] == 0
+            stream.close()
+            stream.close()
+            assert hand.leases.released[MIX] == 0, "the engine still computes with it"
+            hand.engine.publish([over("one", FinishReason.ABORTED), over("one"), said("one")])
+            await asyncio.sleep(0)
+            await asyncio.to_thread(lambda: None)
+            assert hand.leases.released[MIX] == 1
+            assert hand.engine.cancelled == ["one"]
+            del stream
+            gc.collect()
+            assert hand.engine.cancelled == ["one"]
+        assert hand.leases.released[MIX] == 1
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_stream_nobody_holds_any_more_is_cancelled(begun: bool) -> None:
+    async def scenario() -> None:
+        async with by_hand() as hand:
+            streams = hand.bridge.submit([request("one")])
+            if begun:
+                hand.engine.publish([said("one")])
+                await anext(streams[0])
+            del streams
+            gc.collect()
+            assert hand.engine.cancelled == ["one"]
+
+    play(scenario)
+
+
+def test_a_finished_stream_is_not_cancelled() -> None:
+    async def scenario() -> None:
+        async with by_hand() as hand:
+            (stream,) = hand.bridge.submit([request("one")])
+            hand.engine.publish([over("one")])
+            await everything(stream)
+            assert await everything(stream) == []
+            stream.close()
+            assert hand.engine.cancelled == []
+
+    play(scenario)
+
+
+def test_over_the_bound_everything_is_refused_and_released() -> None:
+    async def scenario() -> None:
+        async with by_hand(max_open=2) as hand:
+            (kept,) = hand.bridge.submit([request("one")])
+            with pytest.raises(ServerBusy):
+                hand.bridge.submit([request("two"), request("three")])
+            assert hand.leases.released[MIX] == 2
+            assert hand.engine.submitted == ["one"]
+            (other,) = hand.bridge.submit([request("four")])
+            with pytest.raises(ServerBusy):
+                hand.bridge.submit([request("five")])
+            hand.engine.publish([over("one"), over("four")])
+            await everything(kept)
+            await everything(other)
+            hand.bridge.submit([request("six")])
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError("the thread broke")])
+def test_whatever_ends_the_thread_every_request_is_answered(error: Exception | None) -> None:
+    async def scenario() -> None:
+        async with by_hand() as hand:
+            streams = hand.bridge.submit([request("one"), request("two")])
+            hand.engine.publish([over("one")])
+            hand.engine.error = error
+            hand.engine.stop()
+            one, two = [await everything(stream) for stream in streams]
+            assert one == [over("one")]
+            (end,) = two
+            assert isinstance(end, Finished)
+            assert (end.reason, end.failure) == (FinishReason.FAILED, DEAD)
+            assert hand.leases.released[MIX] == 2
+            assert not hand.bridge.alive
+            with pytest.raises(EngineDead):
+                hand.bridge.submit([request("three")])
+            assert hand.leases.released[MIX] == 3
+
+    play(scenario)
+
+
+def test_a_remembered_failure_refuses_at_once() -> None:
+    async def scenario() -> None:
+        async with by_hand() as hand:
+            assert hand.bridge.alive
+            hand.engine.failure = DEAD
+            assert not hand.bridge.alive
+            with pytest.raises(EngineDead):
+                hand.bridge.submit([request("one")])
+            assert hand.engine.submitted == []
+
+    play(scenario)
+
+
+# The real engine behind the real bridge.
+
+
+def break_the_model(server: Server) -> None:
+    def broken(*_: object) -> Any:
+        raise RuntimeError("the device is gone")
+
+    server.engine.runner.execute = broken  # type: ignore[method-assign, assignment]
+
+
+def test_the_death_of_the_engine_is_503_now_and_later(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    body = b'{"model": "formal", "prompt": ["One", "Two"], "max_tokens": 4}'
+
+    async def scenario() -> None:
+        async with server.app.router.lifespan_context(server.app):
+            break_the_model(server)
+            for _ in range(2):
+                exchange = await Exchange("/v1/completions", body).run(server.app)
+                assert exchange.status == 503
+                assert b"engine_dead" in exchange.body
+                assert b"device" not in exchange.body
+            assert not server.bridge.alive
+            native = await Exchange("/generate", b'{"inputs": "Hello"}').run(server.app)
+            assert native.status == 503
+            assert set(server.leases().values()) == {0}
+
+    play(scenario)
+    assert any("the engine died" in record.getMessage() for record in caplog.records)
+
+
+def test_stopping_ends_what_runs_and_joins_the_thread(server: Server) -> None:
+    body = b'{"model": "formal", "prompt": "Hello", "max_tokens": 200, "ignore_eos": true, "stream": true}'
+
+    async def scenario() -> None:
+        async with server.app.router.lifespan_context(server.app):
+            exchange = Exchange("/v1/completions", body)
+            answering = asyncio.create_task(exchange.run(server.app))
+            await exchange.said.wait()
+        await answering
+        assert exchange.body.count(b'"code":"aborted"') == 1
+        assert b"[DONE]" not in exchange.body
+        assert set(server.leases().values()) == {0}
+        assert "engine" not in {thread.name for thread in threading.enumerate()}
+
+    play(scenario)
