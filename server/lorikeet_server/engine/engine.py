@@ -116,8 +116,8 @@ class Engine:
                 self.publish(self.step())
             except Exception:
                 log.exception("the engine died")
-                self._die()
-        self.publish(self._end_all(RequestEvent.ABORT, None))
+                self.publish(self._die())
+        self.publish(self._abort_all())
         self._loader.close()
 
     def step(self) -> list[Event]:
@@ -253,17 +253,27 @@ class Engine:
             timing=progress.timing(time.monotonic()),
         )
 
-    def _end_all(self, event: RequestEvent, failure: Failure | None) -> list[Event]:
+    def _abort_all(self) -> list[Event]:
+        """The last events: what was still on its way in is answered too."""
+        while not self._commands.empty():
+            self._obey(self._commands.get())
         for request_id in self._scheduler.request_ids:
-            self._finish(request_id, Ending(event), failure)
+            self._finish(request_id, Ending(RequestEvent.ABORT))
         events, self._pending = self._pending, []
         return events
 
-    def _die(self) -> None:
+    def _die(self) -> list[Event]:
         """After an error inside a step nothing of its state can be trusted: remember it and answer everybody."""
         self.failure = DEAD
-        self.publish(self._end_all(RequestEvent.FAIL, DEAD))
-        self._scheduler = Scheduler(self._config, Residency(self._config.rank_rows))
+        now = time.monotonic()
+        ended = [
+            Finished(request_id, FinishReason.FAILED, each.count, failure=DEAD, timing=each.timing(now))
+            for request_id, each in self._progress.items()
+        ]
+        answered, self._pending, self._progress = self._pending, [], {}
+        self._residency = Residency(self._config.rank_rows)
+        self._scheduler = Scheduler(self._config, self._residency)
+        return [*answered, *ended]
 
     def _take_stats(self, batch: Batch) -> EngineStats:
         self._steps += bool(batch.tokens)

@@ -187,7 +187,10 @@ def test_every_request_has_exactly_one_ending_under_random_traffic(base: BaseMod
     world.engine.close()
 
 
-def test_death_is_remembered_and_everybody_gets_an_answer(base: BaseModel, folder: Path) -> None:
+@pytest.mark.parametrize("part", ["runner.execute", "_scheduler.schedule", "_apply"])
+def test_death_is_remembered_and_everybody_gets_one_answer(
+    base: BaseModel, folder: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
     world = World(base, folder, {})
     published: list[Event] = []
     world.engine.publish = published.extend
@@ -195,16 +198,32 @@ def test_death_is_remembered_and_everybody_gets_an_answer(base: BaseModel, folde
     def broken(*_: object) -> None:
         raise RuntimeError("the device is gone")
 
-    world.engine.runner.execute = broken  # type: ignore[method-assign, assignment]
+    *path, name = part.split(".")
+    monkeypatch.setattr(getattr(world.engine, path[0]) if path else world.engine, name, broken)
+    for request_id in ("running", "beside"):
+        world.engine.submit(request(request_id))
     thread = threading.Thread(target=world.engine.run)
-    world.engine.submit(request("running"))
     thread.start()
+    while world.engine.failure is None:
+        thread.join(0.01)
+        assert thread.is_alive(), "the thread answers later requests, too"
     world.engine.submit(request("later"))
     world.engine.stop()
     thread.join(30)
     assert not thread.is_alive()
-    ended = {event.request_id: event for event in published if isinstance(event, Finished)}
-    assert ended["running"].failure == DEAD
-    assert world.engine.failure == DEAD
-    assert ended["later"].reason in (FinishReason.FAILED, FinishReason.ABORTED)
+    endings = [event for event in published if isinstance(event, Finished)]
+    assert sorted(event.request_id for event in endings) == ["beside", "later", "running"]
+    assert {event.failure for event in endings} == {DEAD}
     world.engine.runner.rank_rows.detach()
+
+
+def test_what_is_on_its_way_in_when_it_stops_is_answered(base: BaseModel, folder: Path) -> None:
+    world = World(base, folder, {})
+    published: list[Event] = []
+    world.engine.publish = published.extend
+    world.engine.submit(request("running", tokens=100))
+    world.engine.stop()
+    world.engine.submit(request("late"))
+    world.engine.run()
+    endings = {event.request_id: event.reason for event in published if isinstance(event, Finished)}
+    assert endings == {"running": FinishReason.ABORTED, "late": FinishReason.ABORTED}
