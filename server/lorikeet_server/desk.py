@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.error import HTTPError, URLError
@@ -47,13 +48,13 @@ class ServerDesk:
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         data = None if body is None else json.dumps(body).encode()
-        request = Request(self._url + path, data, {"content-type": "application/json"}, method=method)
         try:
+            request = Request(self._url + path, data, {"content-type": "application/json"}, method=method)
             with urlopen(request, timeout=TIMEOUT_S) as response:
                 answer: dict[str, Any] = json.load(response)
         except HTTPError as error:
             raise RefusedError(_reason(error.read(), error.code)) from error
-        except (URLError, OSError, ValueError) as error:
+        except (URLError, HTTPException, OSError, ValueError) as error:
             raise RefusedError(
                 f"cannot reach a server at {self._url}: {getattr(error, 'reason', error)}"
             ) from error

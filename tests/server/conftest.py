@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from tests.server.world import Server, World, client_of, make_server, make_world
+from tests.server.process import ServerProcess
+from tests.server.world import BASE, CONTEXT, Server, World, client_of, make_server, make_world
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +34,21 @@ def server(world: World, tmp_path: Path) -> Iterator[Server]:
     """A server of the test's own, whose application is not running yet."""
     with make_server(world, tmp_path / "data") as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def process(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server in a process of its own, on a free port, with no adapter registered at first."""
+    words = {
+        "--model": str(world.base),
+        "--served-name": BASE,
+        "--quantization": "nf4",
+        "--adapters-root": str(world.root),
+        "--max-model-len": str(CONTEXT),
+        "--max-body-bytes": "100000",
+        "--threads": "1",
+    }
+    flat = [word for pair in words.items() for word in pair]
+    made = ServerProcess(tmp_path_factory.mktemp("process"), *flat)
+    yield made
+    made.close()

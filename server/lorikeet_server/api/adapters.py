@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
@@ -10,8 +9,6 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from lorikeet_adapters.errors import AdapterRefused
-from lorikeet_adapters.finding import Finding
 from lorikeet_adapters.lifecycle import AdapterState
 from lorikeet_adapters.registry import AdapterRecord
 from lorikeet_adapters.source import confine, open_folder
@@ -64,23 +61,8 @@ async def delete_adapter(http: Request) -> Response:
 
 
 def _register(services: Services, body: RegisterBody) -> tuple[AdapterRecord, bool]:
-    with open_folder(_folder(services.adapters_root, body.source.path)) as files:
+    with open_folder(confine(services.adapters_root, body.source.path)) as files:
         return services.registry.register(body.name, files, replace=body.replace, metadata=body.metadata)
-
-
-def _folder(root: Path, path: str) -> Path:
-    try:
-        folder = confine(root, path)
-        folder.is_dir()
-    except (OSError, RuntimeError, ValueError):  # a name too long, a loop of links, a NUL
-        finding = Finding(
-            "no_folder",
-            f"{path[:200]!r} is no folder",
-            "name the folder that PEFT saved",
-            field="source.path",
-        )
-        raise AdapterRefused([finding]) from None
-    return folder
 
 
 def _wire(services: Services, record: AdapterRecord) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from tests.server.world import Script as Events
 
 POSTS = sorted(route.path for route in ROUTES if "POST" in (route.methods or ()))
 RELAXED = settings(
-    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 MIX = {"ids": ["formal"], "weights": [0.5]}
 SAMPLING: dict[str, Any] = {"temperature": 0.5, "top_p": 0.9, "top_k": 5, "seed": 1, "stop": ["a"]}
@@ -82,10 +83,11 @@ def nearly_right(draw: st.DrawFn, path: str) -> Any:
 
 
 @pytest.fixture(scope="module")
-def scripted(shared: tuple[Server, TestClient]) -> TestClient:
+def scripted(shared: tuple[Server, TestClient]) -> Iterator[TestClient]:
     """Answers at once, so that many bodies can be tried; everything before the engine is real."""
     made = Scripted(lambda request: Events(token(request), finished(request)))
-    return client_of(with_requests(shared[0].services, made))
+    with client_of(with_requests(shared[0].services, made)) as client:
+        yield client
 
 
 def check(client: TestClient, path: str, body: object) -> None:

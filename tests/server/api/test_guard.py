@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -45,21 +46,18 @@ FOREIGN_ORIGINS = [
 
 
 @pytest.fixture(scope="module")
-def quiet(shared: tuple[Server, TestClient]) -> TestClient:
+def quiet(shared: tuple[Server, TestClient]) -> Iterator[TestClient]:
     """An application with a count of its own, whose engine does nothing."""
-    return client_of(with_requests(shared[0].services, Scripted(lambda request: Script())))
+    with client_of(with_requests(shared[0].services, Scripted(lambda request: Script()))) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
-def insecure(shared: tuple[Server, TestClient]) -> TestClient:
+def insecure(shared: tuple[Server, TestClient]) -> Iterator[TestClient]:
     services = shared[0].services
-    return client_of(
-        create_app(
-            replace(
-                services, http=replace(services.http, insecure=True), metrics=Metrics(EngineStats, "fp32")
-            )
-        )
-    )
+    http = replace(services.http, insecure=True)
+    with client_of(create_app(replace(services, http=http, metrics=Metrics(EngineStats, "fp32")))) as made:
+        yield made
 
 
 @pytest.mark.parametrize("method", METHODS)

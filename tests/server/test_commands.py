@@ -1,0 +1,178 @@
+"""`lorikeet adapters`: through a running server, with its refusals as one line, or on the data folder."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from lorikeet_adapters.store import Store
+from lorikeet_server.cli import main
+from tests.server.process import ServerProcess, lorikeet
+from tests.server.world import World
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """`lorikeet adapters WORDS` in this process: exit code, output, error output."""
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.delenv("LORIKEET_URL", raising=False)
+
+    def call(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["lorikeet", "adapters", *map(str, words)])
+        capsys.readouterr()
+        code: object = 0
+        try:
+            main()
+        except SystemExit as stopped:
+            code = stopped.code or 0
+        assert isinstance(code, int)
+        read = capsys.readouterr()
+        return code, read.out, read.err
+
+    return call
+
+
+def listed(run: Run, *where: object) -> dict[str, str]:
+    code, out, err = run("list", "--json", *where)
+    assert (code, err) == (0, "")
+    return {each["id"]: each["generation"] for each in json.loads(out)}
+
+
+def test_add_list_and_remove_through_the_server_that_holds_the_folder(
+    run: Run, process: ServerProcess, world: World
+) -> None:
+    assert process.url
+    where = ("--data-dir", process.data)
+    code, out, err = run("add", world.adapters["formal"], "--name", "team/new", *where)
+    assert (code, err) == (0, "")
+    generation = listed(run, *where)["team/new"]
+    assert out == f"team/new  rank 4  generation {generation[:12]}\n"
+    code, out, _ = run("list", *where)
+    assert code == 0
+    assert "team/new" in out
+    assert generation[:12] in out
+    code, out, err = run("rm", "team/new", *where)
+    assert (code, err) == (0, "")
+    assert out.startswith("team/new removed")
+    assert "team/new" not in listed(run, "--url", process.url)
+
+
+def test_a_url_is_enough_and_may_come_from_the_environment(
+    run: Run, process: ServerProcess, world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LORIKEET_URL", process.url + "/")
+    assert run("add", world.adapters["triage"], "--name", "by-url")[0] == 0
+    assert "by-url" in listed(run)
+    assert run("rm", "by-url")[0] == 0
+    assert not list(tmp_path.iterdir()), "no data folder is made beside the caller"
+
+
+def test_refusals_are_the_servers_words_on_one_line(run: Run, process: ServerProcess, world: World) -> None:
+    where = ("--url", process.url)
+    formal, friendly = world.adapters["formal"], world.adapters["friendly"]
+    assert run("add", formal, "--name", "kept", *where)[0] == 0
+    for words, reason in {
+        ("add", friendly, "--name", "kept"): "taken by other bytes",
+        ("add", world.base, "--name", "x"): "outside the adapters root",
+        ("add", world.root, "--name", "x"): "adapter_config.json",
+        ("add", formal, "--name", "a b"): "is no adapter name",
+        ("rm", "nobody"): "does not exist",
+        ("rm", "../x?y#z"): "does not exist",
+    }.items():
+        code, out, err = run(*words, *where)
+        assert (code, out) == (1, ""), words
+        (line,) = err.splitlines()
+        assert line.startswith("lorikeet: ")
+        assert reason in line
+    assert run("add", friendly, "--name", "kept", "--replace", *where)[0] == 0
+    assert run("rm", "kept", *where)[0] == 0
+
+
+class Nonsense(http.server.BaseHTTPRequestHandler):
+    """A server that is not ours."""
+
+    def do_GET(self) -> None:
+        status = int(self.path.split("/")[1])
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(b"<html>")
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def stranger() -> Iterator[str]:
+    with http.server.HTTPServer(("127.0.0.1", 0), Nonsense) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("path", ["/200", "/500", "/404"])
+def test_an_answer_that_is_not_ours_is_one_line(run: Run, stranger: str, path: str) -> None:
+    code, out, err = run("list", "--url", stranger + path)
+    assert (code, out) == (1, "")
+    (line,) = err.splitlines()
+    assert line.startswith("lorikeet: ")
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:9", "nowhere", "ftp:/x", "http://[::1", "http://127.0.0.1:x"]
+)
+def test_a_server_that_cannot_be_reached_is_one_line(run: Run, url: str) -> None:
+    code, out, err = run("list", "--url", url)
+    assert (code, out) == (1, "")
+    (line,) = err.splitlines()
+    assert line.startswith(f"lorikeet: cannot reach a server at {url}: ")
+
+
+def test_without_a_server_the_data_folder_is_worked_on(run: Run, world: World, tmp_path: Path) -> None:
+    where = ("--data-dir", tmp_path)
+    with Store(tmp_path) as store:
+        store.remember_base(str(world.base), "tiny")
+    assert run("add", world.adapters["formal"], "--name", "offline", *where)[0] == 0
+    assert list(listed(run, *where)) == ["offline"]
+    code, _, err = run("add", world.adapters["friendly"], "--name", "offline", *where)
+    assert code == 1
+    assert "taken by other bytes" in err
+    code, out, _ = run("rm", "offline", *where)
+    assert code == 0
+    assert "bytes freed" in out
+    assert listed(run, *where) == {}
+    assert run("rm", "offline", *where)[0] == 1
+
+
+def test_a_folder_in_use_by_no_server_is_one_line(run: Run, tmp_path: Path) -> None:
+    with Store(tmp_path):
+        code, _, err = run("list", "--data-dir", tmp_path)
+    assert code == 1
+    assert err.count("\n") == 1
+    assert "in use" in err
+
+
+@pytest.mark.parametrize(
+    "words", [["add"], ["add", "x"], ["rm"], ["list", "--nonsense"], ["frobnicate"]], ids=str
+)
+def test_wrong_usage_is_2(run: Run, words: list[str]) -> None:
+    assert run(*words)[0] == 2
+
+
+def test_the_command_works_as_a_user_starts_it(process: ServerProcess) -> None:
+    done = lorikeet("adapters", "list", "--json", "--url", process.url)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert isinstance(json.loads(done.stdout), list)
+    done = lorikeet("adapters", "rm", "nobody", LORIKEET_URL=process.url)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert len(done.stderr.splitlines()) == 1
