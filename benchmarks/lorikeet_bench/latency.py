@@ -88,7 +88,6 @@ def run_batch(arm: Arm, prompts: Prompts, tokens: int, probe: BandwidthProbe) ->
     answers = arm.engine.complete(requests)
     duration = time.perf_counter() - started
     endings = [_complete(arm, ending, tokens) for _, ending in answers.values()]
-    arm.engine.step()  # gives the slots back now; left over, it would be part of the next run's first token
     first = [_seconds(ending.timing.first_token) for ending in endings]
     between = [
         (ending.timing.total - start) / (tokens - 1) for ending, start in zip(endings, first, strict=True)

@@ -132,7 +132,10 @@ class Engine:
         return events
 
     def complete(self, requests: Iterable[Request]) -> dict[str, tuple[list[Token], Finished]]:
-        """Run requests to their end on this thread, all in one batch; for evaluation and benchmarks."""
+        """Run requests to their end on this thread, batched as traffic is; for evaluation and benchmarks.
+
+        Afterwards every slot is free. A request whose adapter is not resident joins when it is loaded.
+        """
         answers: dict[str, list[Token]] = {}
         endings: dict[str, Finished] = {}
         for request in requests:
@@ -144,6 +147,8 @@ class Engine:
                     answers[event.request_id].append(event)
                 else:
                     endings[event.request_id] = event
+        while not self._scheduler.idle:
+            self.step()
         return {request_id: (tokens, endings[request_id]) for request_id, tokens in answers.items()}
 
     def logprobs(self, prompt: Sequence[int], completion: Sequence[int], mix: Mix = BASE_MIX) -> list[float]:
