@@ -7,12 +7,14 @@ the adapters' tasks: it must answer neutrally, or an adapter could not show what
 
 from __future__ import annotations
 
+import argparse
 import math
+import sys
 from collections import Counter
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import torch
 from transformers import (
@@ -156,3 +158,24 @@ def print_report(report: Report) -> None:
     )
     print("  tasks without an adapter: " + ", ".join(f"{k} {v:.0%}" for k, v in report.solved.items()))
     print(f"  gate {'passed' if report.passed else 'FAILED'}", flush=True)
+
+
+def passes(path: Path) -> bool:
+    """Examine the checkpoint in bf16 and in nf4, print both reports; True when both pass."""
+    passed = True
+    for quantisation in get_args(Quantisation):
+        report = examine(path, quantisation)
+        print_report(report)
+        passed = passed and report.passed
+    return passed
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line: judge a saved checkpoint. Returns 0 when it passes, else 1."""
+    parser = argparse.ArgumentParser(description="Judge a saved demo base.")
+    parser.add_argument("base", type=Path, help="folder of the checkpoint")
+    return 0 if passes(parser.parse_args(arguments).base) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -21,9 +21,9 @@ from typing import Final
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from lorikeet_trainer.demo.base_gate import examine, print_report
+from lorikeet_trainer.demo.base_gate import passes
 from lorikeet_trainer.demo.batches import Batch, document_batches, warm_up_batches
 from lorikeet_trainer.demo.tokenizer import train_tokenizer
 
@@ -139,11 +139,9 @@ def pretrain(out: Path, plan: Plan) -> LlamaForCausalLM:
 
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
     """Write config, weights (bf16), generation config, tokenizer and chat template."""
-    generation = model.generation_config
-    generation.eos_token_id = tokenizer.eos_token_id
-    generation.pad_token_id = tokenizer.pad_token_id
-    generation.bos_token_id = None
-    generation.do_sample = False
+    model.generation_config = GenerationConfig(
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, do_sample=False
+    )
     model.to(torch.bfloat16).save_pretrained(out)
     tokenizer.save_pretrained(out)
 
@@ -153,15 +151,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Train the demo base model.")
     parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoint")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=3500, help="optimiser steps on the corpus")
+    parser.add_argument("--steps", type=int, default=3200, help="optimiser steps on the corpus")
     parser.add_argument("--threads", type=int, default=1)
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(chosen.threads)
     pretrain(chosen.out, Plan(seed=chosen.seed, steps=chosen.steps))
-    reports = [examine(chosen.out, quantisation) for quantisation in ("bf16", "nf4")]
-    for report in reports:
-        print_report(report)
-    return 0 if all(report.passed for report in reports) else 1
+    return 0 if passes(chosen.out) else 1
 
 
 if __name__ == "__main__":
