@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from prometheus_client import CollectorRegistry
 
 from lorikeet_server.api.app import ROUTES
@@ -22,6 +25,27 @@ REFERENCE = (ROOT / "docs" / "reference.md").read_text()
 @pytest.mark.parametrize("flag", [name.replace("_", "-") for name, _, _ in options_of(ServerConfig)])
 def test_every_flag_is_documented(flag: str) -> None:
     assert f"| `--{flag}` |" in REFERENCE
+
+
+@pytest.mark.parametrize(
+    "command", ["train", "eval", "bench latency", "adapters add", "adapters list", "adapters rm"]
+)
+def test_every_command_and_its_flags_are_documented(command: str) -> None:
+    """A flag stands in its command's section, whatever else stands there."""
+    section = REFERENCE.partition(f"## `lorikeet {command.partition(' ')[0]}")[2].partition("\n## ")[0]
+    found: Any = typer.main.get_command(whole_app())
+    for word in command.split():
+        found = found.commands[word]
+    flags = {flag for each in found.params for flag in each.opts if flag.startswith("--")}
+    assert {flag for flag in flags if flag not in section} <= {"--help"}
+
+
+def whole_app() -> typer.Typer:
+    app = typer.Typer()
+    app.callback()(lambda: None)
+    for entry in entry_points(group="lorikeet.commands"):
+        entry.load()(app)
+    return app
 
 
 @pytest.mark.parametrize("path", sorted({route.path.replace("{name:path}", "{name}") for route in ROUTES}))
