@@ -5,14 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    BitsAndBytesConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 from transformers.pytorch_utils import Conv1D
 from transformers.utils.logging import disable_progress_bar
 
@@ -20,26 +29,18 @@ from lorikeet_adapters.errors import BaseModelRefused
 from lorikeet_adapters.quantization import Quantization
 
 # Architectures whose cache is a running state, not keys and values: no slot form exists for them.
-STATEFUL_MODEL_TYPES = frozenset(
-    {
-        "bamba",
-        "falcon_h1",
-        "falcon_mamba",
-        "granitemoehybrid",
-        "jamba",
-        "lfm2",
-        "mamba",
-        "mamba2",
-        "minimax",
-        "nemotron_h",
-        "qwen3_5",
-        "qwen3_next",
-        "recurrent_gemma",
-        "rwkv",
-        "xlstm",
-        "zamba",
-        "zamba2",
-    }
+# Models that keep a running state beside keys and values without transformers' own mark for it.
+STATEFUL_MODEL_TYPES = frozenset({"inkling2_text", "inkling_text", "lfm2", "lfm2_moe", "lfm3", "minimax"})
+# What transformers and those below it raise for files that are wrong.
+LOADING_ERRORS = (
+    AttributeError,
+    KeyError,
+    OSError,
+    RuntimeError,
+    SafetensorError,
+    StrictDataclassError,
+    TypeError,
+    ValueError,
 )
 
 
@@ -112,16 +113,19 @@ def load_base(
     disable_progress_bar()  # transformers draws one over whatever the caller prints
     dtype = torch.float32 if kind is Quantization.FP32 else torch.bfloat16
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model, loading = AutoModelForCausalLM.from_pretrained(
             where,
             dtype=dtype,
             quantization_config=_bitsandbytes_config(kind),
             device_map={"": target},
             trust_remote_code=trust_remote_code,
             local_files_only=Path(where).is_dir(),
+            use_safetensors=True,  # a pickle is never opened
+            output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except LOADING_ERRORS as error:
         raise BaseModelRefused(f"cannot load the base model `{source}`: {_first_line(error)}") from error
+    _refuse_incomplete(source, loading["missing_keys"])
     model.eval()
     model.requires_grad_(False)
     unpacked = _guard_packing(model, for_training)
@@ -148,9 +152,14 @@ def outline(source: str, trust_remote_code: bool = False) -> dict[str, LinearSha
     """The linear modules of a base from its config alone: nothing is read of its weights."""
     where = resolve_source(source)
     _refuse_unservable(source, where, trust_remote_code)
-    config = AutoConfig.from_pretrained(where, trust_remote_code=trust_remote_code)
-    with torch.device("meta"):
-        return linear_shapes(AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code))
+    try:
+        config = AutoConfig.from_pretrained(where, trust_remote_code=trust_remote_code)
+        with torch.device("meta"):
+            return linear_shapes(
+                AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+            )
+    except LOADING_ERRORS as error:
+        raise BaseModelRefused(f"`{source}` describes no base model: {_first_line(error)}") from error
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -203,12 +212,28 @@ def _refuse_unservable(source: str, where: str, trust_remote_code: bool) -> None
         raise BaseModelRefused(f"`{source}` is neither a folder nor a hub id of the form owner/name")
     try:
         config = AutoConfig.from_pretrained(where, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
+    except LOADING_ERRORS as error:
         raise BaseModelRefused(f"`{source}` has no readable model config: {_first_line(error)}") from error
-    if config.model_type in STATEFUL_MODEL_TYPES:
+    if _is_stateful(config):
         raise BaseModelRefused(
             f"`{source}` is a {config.model_type} model: its running state has no slot form here; "
             "serve a model whose cache holds keys and values"
+        )
+
+
+def _is_stateful(config: PretrainedConfig) -> bool:
+    """Whether the cache is a running state, not keys and values: no slot form exists for it."""
+    classes = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), ())
+    marked = any(each._is_stateful for each in (classes if isinstance(classes, tuple) else (classes,)))
+    return marked or config.model_type in STATEFUL_MODEL_TYPES
+
+
+def _refuse_incomplete(source: str, missing: Collection[str]) -> None:
+    """transformers fills what a checkpoint lacks with random numbers and a line in its log."""
+    if missing:
+        raise BaseModelRefused(
+            f"`{source}` lacks {len(missing)} of the model's weights, {min(missing)} among them; "
+            "download or save the model again"
         )
 
 

@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lorikeet_adapters.finding import Finding
 
+MAX_SHOWN = 50  # reasons in one message: a hostile file can have a hundred thousand
+
 
 class LorikeetError(Exception):
     """Root of every error raised on purpose."""
@@ -39,7 +41,10 @@ class AdapterRefused(RefusedError):
 
     def __init__(self, findings: Sequence[Finding]) -> None:
         self.findings = tuple(findings)
-        super().__init__("; ".join(finding.sentence for finding in self.findings))
+        sentences = [finding.sentence for finding in self.findings[:MAX_SHOWN]]
+        if len(self.findings) > MAX_SHOWN:
+            sentences.append(f"and {len(self.findings) - MAX_SHOWN} more")
+        super().__init__("; ".join(sentences))
 
 
 class BaseModelRefused(RefusedError):

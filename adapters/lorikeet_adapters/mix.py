@@ -14,7 +14,7 @@ from lorikeet_adapters.errors import MixRefused
 MAX_WEIGHT = 100.0
 MAX_TERMS = 16
 # A plain decimal: an exponent's sign would read as the next term's plus.
-WEIGHT = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)")
+WEIGHT = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -34,13 +34,17 @@ class Mix:
     @classmethod
     def of(cls, terms: Iterable[Term]) -> Mix:
         """Check and normalise: equal adapters are summed, zeros dropped, the rest sorted."""
-        sums: dict[str, float] = {}
+        weights: dict[str, list[float]] = {}
         for term in terms:
             _check_weight(term)
-            sums[term.adapter] = sums.get(term.adapter, 0.0) + term.weight
-        if len(sums) > MAX_TERMS:
-            raise MixRefused(f"a mix names {len(sums)} adapters, the most is {MAX_TERMS}")
-        return cls(tuple(sorted(Term(adapter, weight) for adapter, weight in sums.items() if weight != 0.0)))
+            weights.setdefault(term.adapter, []).append(term.weight)
+        if len(weights) > MAX_TERMS:
+            raise MixRefused(f"a mix names {len(weights)} adapters, the most is {MAX_TERMS}")
+        # fsum is exact, so that the order of the terms cannot change the sum and with it the digest.
+        sums = [Term(adapter, math.fsum(each)) for adapter, each in sorted(weights.items())]
+        for total in sums:
+            _check_weight(total)
+        return cls(tuple(each for each in sums if each.weight != 0.0))
 
     @property
     def adapters(self) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import threading
 import time
 from collections import Counter
@@ -13,12 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from lorikeet_adapters.errors import AdapterConflict, AdapterNotFound, MixRefused, NameRefused
+from lorikeet_adapters.errors import AdapterConflict, AdapterNotFound, MixRefused, NameRefused, StoreError
 from lorikeet_adapters.mix import Mix, Term
 from lorikeet_adapters.names import check_name
 from lorikeet_adapters.source import AdapterFiles
 from lorikeet_adapters.spec import AdapterSpec, canonical_config, parse_spec
 from lorikeet_adapters.store import Store, StoredGeneration, StoredName
+
+log = logging.getLogger("lorikeet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +85,11 @@ class Registry:
         self._check = check
         self.on_retired: Callable[[str], None] = ignore_retirement
         self._writing = threading.Lock()  # one registration or deletion at a time
-        self._changed = threading.Condition()  # guards the three maps below
+        self._changed = threading.Condition()  # guards the maps below
         self._names: dict[str, StoredName] = {stored.name: stored for stored in store.names()}
         self._generations: dict[str, StoredGeneration] = store.generations()
         self._leases: Counter[str] = Counter()
+        self._awaited: Counter[str] = Counter()  # generations that a `delete` waits for and will free
         self._janitor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="registry-janitor")
 
     def is_name(self, name: str) -> bool:
@@ -128,29 +132,37 @@ class Registry:
                 )
             details: dict[str, object] = {"source": files.origin, "metadata": dict(metadata or {})}
             stored = StoredName(name, generation.generation, details, time.time())
-            self._store.commit(generation, stored, "replaced" if known else "registered")
+            self._commit(generation, stored, "replaced" if known else "registered")
             with self._changed:
                 self._names[name] = stored
                 self._generations[generation.generation] = generation
+                record = self._record(stored)
         if known is not None:
             self._retire_if_unused(known.generation)
-        return self.record(name), True
+        return record, True
 
     def delete(self, name: str, timeout: float) -> int | None:
         """Forget `name`, wait up to `timeout` seconds for its leases, free its bytes.
 
-        Returns the bytes freed, or None when leases outlived the wait: then the last release frees them.
+        Returns the bytes freed, 0 while another name means the same bytes, or None when leases outlived
+        the wait: then the last release frees them. Raises AdapterNotFound for an unknown name.
         """
-        with self._changed:
-            generation = self._named(name).generation
         with self._writing:
+            with self._changed:
+                generation = self._named(name).generation
             self._store.remove(name)
             with self._changed:
-                self._names.pop(name, None)
+                del self._names[name]
         with self._changed:
-            if not self._changed.wait_for(lambda: not self._leases[generation], timeout):
-                return None
-        return self._retire_if_unused(generation)
+            self._awaited[generation] += 1
+            try:
+                quiet = self._changed.wait_for(
+                    lambda: self._is_named(generation) or not self._leases[generation], timeout
+                )
+            finally:
+                self._awaited.subtract([generation])
+                self._awaited += Counter()  # forget what has come to zero
+        return self._retire_if_unused(generation) if quiet else None
 
     def lease(self, terms: Iterable[Term], count: int = 1) -> Mix:
         """Resolve names into generations and hold them until `count` calls of `release`.
@@ -173,8 +185,8 @@ class Registry:
         with self._changed:
             self._leases.subtract(mix.adapters)
             self._changed.notify_all()
-            named = {stored.generation for stored in self._names.values()}
-            idle = [each for each in mix.adapters if each not in named and not self._leases[each]]
+            done = [each for each in mix.adapters if not self._leases[each] and not self._awaited[each]]
+            idle = [each for each in done if not self._is_named(each)]
         for generation in idle:
             self._janitor.submit(self._retire_if_unused, generation)
 
@@ -193,7 +205,11 @@ class Registry:
     def _admit(self, spec: AdapterSpec, files: AdapterFiles) -> StoredGeneration:
         """Copy the files in first and check the copy: what was checked is what will be served."""
         config = self._store.put(io.BytesIO(canonical_config(files.config)))
-        weights = self._store.put(files.weights)
+        try:
+            weights = self._store.put(files.weights)
+        except Exception:
+            self._store.discard(config)
+            raise
         generation = hashlib.sha256(f"{config}{weights}".encode()).hexdigest()
         if generation in self._generations:
             return self._generations[generation]
@@ -205,16 +221,31 @@ class Registry:
         learned = {"ranks": dict(facts.ranks), "bytes": facts.bytes, "warnings": list(facts.warnings)}
         return StoredGeneration(generation, config, weights, learned)
 
-    def _retire_if_unused(self, generation: str) -> int | None:
+    def _commit(self, generation: StoredGeneration, name: StoredName, event: str) -> None:
+        try:
+            self._store.commit(generation, name, event)
+        except Exception:
+            if generation.generation not in self._generations:
+                self._store.discard(generation.config, generation.weights)
+            raise
+
+    def _retire_if_unused(self, generation: str) -> int:
         with self._writing:
             with self._changed:
-                named = any(stored.generation == generation for stored in self._names.values())
-                if named or self._leases[generation] or generation not in self._generations:
-                    return None
+                in_use = self._is_named(generation) or self._leases[generation]
+                if in_use or generation not in self._generations:
+                    return 0
                 del self._generations[generation]
                 del self._leases[generation]
             self.on_retired(generation)
-            return self._store.free(generation)
+            try:
+                return self._store.free(generation)
+            except StoreError as error:  # the name is gone or replaced all the same
+                log.warning("%s; the next start sweeps it", error)
+                return 0
+
+    def _is_named(self, generation: str) -> bool:
+        return any(stored.generation == generation for stored in self._names.values())
 
     def _named(self, name: str) -> StoredName:
         try:

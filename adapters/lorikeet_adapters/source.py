@@ -31,7 +31,10 @@ class AdapterFiles:
 def confine(root: Path, path: str) -> Path:
     """The real folder meant by `path`, relative to `root` or inside it. Raises AdapterRefused when it is elsewhere."""
     real_root = root.resolve()
-    folder = (real_root / path).resolve()
+    try:
+        folder = (real_root / path).resolve()
+    except (OSError, ValueError, RuntimeError):  # a NUL, a lone surrogate, a loop of links
+        _refuse("no_folder", "source.path", f"{path!r} is no path", "name the folder that PEFT saved")
     if not folder.is_relative_to(real_root):
         _refuse(
             "outside_root",
@@ -45,7 +48,7 @@ def confine(root: Path, path: str) -> Path:
 @contextmanager
 def open_folder(folder: Path) -> Iterator[AdapterFiles]:
     """Open both files of a PEFT folder. Raises AdapterRefused when one is missing or no regular file."""
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # unlike Path.is_dir it is False for a name too long or not ours to read
         _refuse(
             "no_folder", "source.path", f"{folder.name!r} is no folder", "name the folder that PEFT saved"
         )

@@ -19,6 +19,7 @@ T = TypeVar("T")
 
 LFS_MARKER = b"version https://git-lfs"
 MAX_RANK = 4096
+MAX_SHOWN = 60  # characters of a key or value in a message
 
 # Read, never acted on: nothing in them changes what the adapter adds at inference.
 HARMLESS = frozenset(
@@ -91,8 +92,13 @@ def parse_spec(text: bytes) -> AdapterSpec:
 
 
 def canonical_config(text: bytes) -> bytes:
-    """The same config with keys sorted and no spaces: half of what a generation is the digest of."""
-    return json.dumps(_parse_object(text), sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
+    """The same config with keys sorted and no spaces: half of what a generation is the digest of.
+
+    Objects inside keep their order, because the first pattern that matches a module counts.
+    """
+    config = _parse_object(text)
+    ordered = {key: config[key] for key in sorted(config)}
+    return json.dumps(ordered, separators=(",", ":"), ensure_ascii=True).encode()
 
 
 def matches(pattern: str, module: str) -> bool:
@@ -133,7 +139,8 @@ def _judge(key: str, value: object) -> Finding | None:
         return None
     if key == "init_lora_weights" and value in HARMLESS_INITS:
         return None
-    return Finding("unsupported_option", f"{key} = {_show(value)} is not supported", MERGE_FIX, field=key)
+    name = _name(key)
+    return Finding("unsupported_option", f"{name} = {_show(value)} is not supported", MERGE_FIX, field=name)
 
 
 class _Reader:
@@ -174,7 +181,7 @@ class _Reader:
             try:
                 parsed[name] = convert(value)
             except ValueError as error:
-                self._findings.append(Finding("bad_value", f"{key}.{name} {error}", "", field=key))
+                self._findings.append(Finding("bad_value", f"{key}.{_name(name)} {error}", "", field=key))
         return parsed
 
     def _checked(self, key: str, value: object, convert: Callable[[object], T], fallback: T) -> T:
@@ -192,9 +199,12 @@ def _as_rank(value: object) -> int:
 
 
 def _as_alpha(value: object) -> float:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
-        raise ValueError(f"is {_show(value)}, not a finite number")
-    return float(value)
+    try:
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+            return float(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        pass
+    raise ValueError(f"is {_show(value)}, not a finite number")
 
 
 def _as_flag(value: object) -> bool:
@@ -204,8 +214,17 @@ def _as_flag(value: object) -> bool:
 
 
 def _show(value: object) -> str:
-    text = json.dumps(value, default=str)
-    return text if len(text) <= 60 else text[:57] + "..."
+    """Short and ASCII whatever the file holds: a lone surrogate could not be sent in an answer."""
+    try:
+        text = json.dumps(value)
+    except RecursionError:
+        text = "a deeply nested value"
+    return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."
+
+
+def _name(key: str) -> str:
+    plain = len(key) <= MAX_SHOWN and key.isascii() and key.isprintable()
+    return key if plain else _show(key)
 
 
 def _refuse(code: str, field: str, message: str, fix: str = "") -> NoReturn:

@@ -16,7 +16,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Self
@@ -71,8 +71,12 @@ class Store:
             each.mkdir(parents=True, exist_ok=True)
         self._lock_file = _hold(folder / "lock")
         self._guard = threading.Lock()
-        self._catalogue = _open_catalogue(folder / "catalogue.sqlite")
-        self.swept = self._sweep()
+        with ExitStack() as undo:
+            undo.callback(self._lock_file.close)
+            self._catalogue = _open_catalogue(folder / "catalogue.sqlite")
+            undo.callback(self._catalogue.close)
+            self.swept = self._sweep()
+            undo.pop_all()
 
     def __enter__(self) -> Self:
         return self
@@ -137,15 +141,23 @@ class Store:
                 _record(catalogue, name, row[0], "deleted")
 
     def free(self, generation: str) -> int:
-        """Delete a generation no name points at; returns the bytes given back."""
-        with self._transaction() as catalogue:
-            named = catalogue.execute("SELECT 1 FROM names WHERE generation = ?", (generation,)).fetchone()
-            if named is not None:
-                return 0
-            row = catalogue.execute(
-                "DELETE FROM generations WHERE generation = ? RETURNING config, weights", (generation,)
-            ).fetchone()
-        return self.discard(*row) if row else 0
+        """Delete a generation no name points at; returns the bytes given back.
+
+        Raises StoreError when that fails; what is left is unused, and swept at the next start.
+        """
+        try:
+            with self._transaction() as catalogue:
+                named = catalogue.execute(
+                    "SELECT 1 FROM names WHERE generation = ?", (generation,)
+                ).fetchone()
+                if named is not None:
+                    return 0
+                row = catalogue.execute(
+                    "DELETE FROM generations WHERE generation = ? RETURNING config, weights", (generation,)
+                ).fetchone()
+            return self.discard(*row) if row else 0
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(f"cannot free the generation {generation[:12]}") from error
 
     def discard(self, *digests: str) -> int:
         """Delete these blobs unless a generation needs them; returns the bytes given back."""
@@ -205,7 +217,8 @@ class Store:
                 "DELETE FROM generations WHERE generation NOT IN (SELECT generation FROM names)"
             )
         freed = sum(_drop(leftover) for leftover in self._incoming.iterdir())
-        return freed + self.discard(*(blob.name for blob in self._blobs.glob("*/*")))
+        names = (blob.name for blob in self._blobs.glob("*/*"))
+        return freed + self.discard(*(name for name in names if DIGEST.fullmatch(name)))
 
 
 def holder_url(folder: Path) -> str | None:
@@ -222,7 +235,7 @@ def holder_url(folder: Path) -> str | None:
 
 
 def _hold(path: Path) -> BinaryIO:
-    file = path.open("r+b" if path.exists() else "w+b")
+    file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -235,6 +248,18 @@ def _hold(path: Path) -> BinaryIO:
 
 def _open_catalogue(path: Path) -> sqlite3.Connection:
     catalogue = sqlite3.connect(path, check_same_thread=False)
+    try:
+        _prepare(catalogue)
+    except sqlite3.DatabaseError as error:
+        catalogue.close()
+        raise StoreError(f"the catalogue cannot be read: {error}") from error
+    except StoreError:
+        catalogue.close()
+        raise
+    return catalogue
+
+
+def _prepare(catalogue: sqlite3.Connection) -> None:
     catalogue.execute("PRAGMA journal_mode = WAL")
     catalogue.execute("PRAGMA synchronous = FULL")
     catalogue.execute("PRAGMA foreign_keys = ON")
@@ -245,7 +270,6 @@ def _open_catalogue(path: Path) -> sqlite3.Connection:
         )
     if version == 0:
         catalogue.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
-    return catalogue
 
 
 def _record(catalogue: sqlite3.Connection, name: str, generation: str, event: str) -> None:

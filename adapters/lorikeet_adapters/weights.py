@@ -25,6 +25,8 @@ KEY = re.compile(r"base_model\.model\.(?P<module>[\w.]+)\.lora_(?P<half>[AB])\.w
 DTYPES = frozenset({"F32", "F16", "BF16"})
 # A trained adapter stays far below; anything above is a broken file or an attempt to poison a batch.
 LARGEST_PLAUSIBLE = 1e4
+MAX_TENSORS = 100_000
+MAX_KEY = 512  # characters of a tensor's name
 
 Pairs: TypeAlias = dict[str, dict[str, torch.Tensor]]
 
@@ -85,16 +87,20 @@ def _read_pairs(path: Path) -> tuple[Pairs, list[Finding]]:
     findings: list[Finding] = []
     try:
         with safe_open(str(path), framework="pt", device="cpu") as file:
-            for key in file.keys():  # noqa: SIM118  (the file is no mapping)
-                match = KEY.fullmatch(key)
+            keys = file.keys()
+            if len(keys) > MAX_TENSORS:
+                message = f"adapter_model.safetensors holds {len(keys)} tensors, the most is {MAX_TENSORS}"
+                return pairs, [Finding("too_many_tensors", message, "save the adapter's own tensors only")]
+            for key in keys:
+                match = KEY.fullmatch(key) if len(key) <= MAX_KEY else None
                 dtype = file.get_slice(key).get_dtype()
                 if match is None:
                     findings.append(
                         Finding(
                             "unsupported_tensor",
-                            f"the tensor {key} is no LoRA weight of a linear module",
+                            f"the tensor {key[:MAX_KEY]} is no LoRA weight of a linear module",
                             "train on linear modules only, without modules_to_save",
-                            field=key,
+                            field=key[:MAX_KEY],
                         )
                     )
                 elif dtype not in DTYPES:
@@ -109,7 +115,9 @@ def _read_pairs(path: Path) -> tuple[Pairs, list[Finding]]:
                 else:
                     pairs[match["module"]][match["half"]] = file.get_tensor(key)
     except (SafetensorError, OSError) as error:
-        message = f"adapter_model.safetensors cannot be read: {error}"
+        # The message of an OSError names the path, which is nobody's business but the server's.
+        reason = error if isinstance(error, SafetensorError) else "the file cannot be opened"
+        message = f"adapter_model.safetensors cannot be read: {reason}"
         findings.append(Finding("bad_safetensors", message, "save or download the adapter again"))
     return pairs, findings
 
@@ -157,10 +165,12 @@ def _fold(halves: Mapping[str, torch.Tensor], scaling: float, dtype: torch.dtype
 
 
 def _implausible(module: str, rows: ModuleRows) -> list[Finding]:
-    largest = max(float(rows.a.abs().max()), float(rows.b.abs().max()))
-    if largest <= LARGEST_PLAUSIBLE:
+    largest = [float(rows.a.abs().max()), float(rows.b.abs().max())]
+    # Each by itself: a scaling too large for fp32 turns a zero into NaN, which max() may pass over.
+    beyond = [each for each in largest if not each <= LARGEST_PLAUSIBLE]
+    if not beyond:
         return []
-    message = f"{module} holds a weight of {largest:.3g} after scaling"
+    message = f"{module} holds a weight of {beyond[0]:.3g} after scaling"
     return [
         Finding(
             "implausible_magnitude", message, f"weights stay below {LARGEST_PLAUSIBLE:.0g}", module=module

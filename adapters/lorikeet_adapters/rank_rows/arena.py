@@ -67,9 +67,11 @@ class Arena:
 
     def _grow(self, count: int) -> None:
         added = max(FIRST_CAPACITY, self.capacity, count)
+        # Both are made before anything changes: when memory runs out, the arena is what it was.
+        a = torch.cat([self.a, self.a.new_zeros(added, self.a.shape[1])])
+        b = torch.cat([self.b, self.b.new_zeros(added, self.b.shape[1])])
         self._free = _merged([*self._free, Extent(self.capacity, self.capacity + added)])
-        self.a = torch.cat([self.a, self.a.new_zeros(added, self.a.shape[1])])
-        self.b = torch.cat([self.b, self.b.new_zeros(added, self.b.shape[1])])
+        self.a, self.b = a, b
 
 
 def _merged(extents: list[Extent]) -> list[Extent]:

@@ -77,17 +77,24 @@ class RankRows:
         return sum(target.arena.bytes for target in self._targets.values())
 
     def insert(self, generation: str, weights: AdapterWeights) -> None:
-        """Give a checked adapter rows in every module it has. Must not be resident."""
+        """Give a checked adapter rows in every module it has, or, when memory runs out, in none. Must not be resident."""
         assert generation not in self._resident, generation
-        for name, rows in weights.modules.items():
-            target = self._targets[name]
-            target.extents[generation] = target.arena.insert(rows)
-            target.changed()
+        try:
+            for name, rows in weights.modules.items():
+                target = self._targets[name]
+                target.extents[generation] = target.arena.insert(rows)
+                target.changed()
+        except BaseException:
+            self._take_back(generation)
+            raise
         self._resident[generation] = weights.rank
 
     def evict(self, generation: str) -> None:
         """Take an adapter's rows back. No running request may name it."""
         del self._resident[generation]
+        self._take_back(generation)
+
+    def _take_back(self, generation: str) -> None:
         for target in self._targets.values():
             extent = target.extents.pop(generation, None)
             if extent is not None:

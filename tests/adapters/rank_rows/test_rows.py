@@ -1,0 +1,194 @@
+"""Rank rows on a base: the hooks add exactly what PEFT's layers would, and nothing when nothing is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from lorikeet_adapters.base_model import BaseModel, load_base
+from lorikeet_adapters.mix import BASE_MIX, Mix, Term
+from lorikeet_adapters.rank_rows.rows import RankRows
+from lorikeet_adapters.spec import parse_spec
+from lorikeet_adapters.weights import AdapterWeights, ModuleRows, load_weights
+from tests.tiny import peft_model, save_adapter, save_model
+
+PROMPTS = torch.tensor([[1, 5, 9, 20], [7, 7, 3, 2], [40, 30, 20, 10], [99, 98, 97, 96]])
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("rows")
+    base = save_model(folder / "base", "llama")
+    return {
+        "base": base,
+        "a": save_adapter(base, folder / "a", rank=4, seed=1),
+        "b": save_adapter(
+            base, folder / "b", rank=9, seed=2, use_rslora=True, target_modules=["q_proj", "up_proj"]
+        ),
+    }
+
+
+@pytest.fixture(scope="module")
+def base(folders: dict[str, Path]) -> BaseModel:
+    return load_base(str(folders["base"]), "fp32")
+
+
+@pytest.fixture(params=["torch", "reference"])
+def rows(request: pytest.FixtureRequest, base: BaseModel) -> Iterator[RankRows]:
+    made = RankRows(base, request.param)
+    yield made
+    made.detach()
+
+
+def read(folder: Path, base: BaseModel) -> AdapterWeights:
+    spec = parse_spec((folder / "adapter_config.json").read_bytes())
+    return load_weights(folder / "adapter_model.safetensors", spec, base.linears, base.compute_dtype)
+
+
+def mix(**weights: float) -> Mix:
+    return Mix.of(Term(name, weight) for name, weight in weights.items())
+
+
+@torch.no_grad()
+def logits(base: BaseModel, ids: torch.Tensor = PROMPTS) -> torch.Tensor:
+    out: torch.Tensor = base.model(input_ids=ids).logits
+    return out
+
+
+def test_a_mixed_batch_equals_peft_row_by_row(
+    rows: RankRows, base: BaseModel, folders: dict[str, Path]
+) -> None:
+    plain = logits(base)
+    for name in "ab":
+        rows.insert(name, read(folders[name], base))
+    per_token = [each for each in (mix(a=1), mix(b=1), BASE_MIX, mix(a=1)) for _ in range(PROMPTS.shape[1])]
+    with rows.step(per_token):
+        mixed = logits(base)
+    with torch.no_grad():
+        for row, name in ((0, "a"), (1, "b"), (3, "a")):
+            oracle = peft_model(folders["base"], folders[name])(input_ids=PROMPTS[row : row + 1]).logits[0]
+            torch.testing.assert_close(mixed[row], oracle, rtol=1e-4, atol=1e-4)
+            assert not torch.allclose(mixed[row], plain[row], atol=1e-2), "the adapter does something"
+    torch.testing.assert_close(mixed[2], plain[2], rtol=1e-5, atol=1e-5)
+    assert torch.equal(logits(base), plain), "nothing stays after the step"
+
+
+def test_a_mix_a_row_or_one_for_all_mean_the_same_as_a_mix_a_token(
+    rows: RankRows, base: BaseModel, folders: dict[str, Path]
+) -> None:
+    for name in "ab":
+        rows.insert(name, read(folders[name], base))
+    blend = mix(a=0.7, b=-0.4)
+    with rows.step([blend] * PROMPTS.numel()):
+        expected = logits(base)
+    for mixes in ([blend], [blend] * len(PROMPTS)):
+        with rows.step(mixes):
+            torch.testing.assert_close(logits(base), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_an_adapter_that_is_not_resident_cannot_be_asked_for(
+    rows: RankRows, base: BaseModel, folders: dict[str, Path]
+) -> None:
+    plain = logits(base)
+    rows.insert("a", read(folders["a"], base))
+    with pytest.raises(LookupError, match="'b'"), rows.step([mix(a=1), mix(b=1)]):
+        pass
+    assert torch.equal(logits(base), plain)
+
+
+def test_a_step_that_fails_leaves_nothing_active(
+    rows: RankRows, base: BaseModel, folders: dict[str, Path]
+) -> None:
+    plain = logits(base)
+    rows.insert("a", read(folders["a"], base))
+    with pytest.raises(ZeroDivisionError), rows.step([mix(a=1)]):
+        raise ZeroDivisionError
+    assert torch.equal(logits(base), plain)
+
+
+def test_no_active_rows_leave_the_output_object_alone(base: BaseModel, folders: dict[str, Path]) -> None:
+    made: dict[nn.Module, torch.Tensor] = {}
+
+    def note(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        made[module] = output
+
+    layer = base.model.get_submodule("model.layers.0.self_attn")
+    modules = {name: layer.get_submodule(name) for name in ("q_proj", "k_proj")}
+    hooks = [module.register_forward_hook(note) for module in modules.values()]  # before those of the rows
+    rows = RankRows(base)
+    rows.insert("b", read(folders["b"], base))
+    x = torch.randn(1, 2, 64)
+    for mixes, touched in (([BASE_MIX], set()), ([mix(b=1)], {"q_proj"})):
+        with rows.step(mixes):
+            for name, module in modules.items():
+                assert (module(x) is made[module]) is (name not in touched)
+    rows.detach()
+    for hook in hooks:
+        hook.remove()
+
+
+def test_coming_and_going_changes_nobody_elses_rows(
+    rows: RankRows, base: BaseModel, folders: dict[str, Path]
+) -> None:
+    """An adapter between two others leaves, a wider one comes: their rows lie apart, then elsewhere."""
+    a, b = read(folders["a"], base), read(folders["b"], base)
+    rows.insert("a", a)
+    with rows.step([mix(a=1)]):
+        alone = logits(base)
+    rows.insert("middle", b)
+    rows.insert("again", a)
+    with rows.step([mix(a=0.5, again=0.5)]):
+        torch.testing.assert_close(logits(base), alone, rtol=1e-4, atol=1e-4)
+    rows.evict("middle")
+    assert rows.resident == {"a": 4, "again": 4}
+    for number in range(6):  # past the first capacity: the arenas grow and the rows move
+        rows.insert(f"b{number}", b)
+    with rows.step([mix(a=0.25, again=0.75)]):
+        torch.testing.assert_close(logits(base), alone, rtol=1e-4, atol=1e-4)
+    rows.evict("a")
+    with rows.step([mix(again=1)]):
+        torch.testing.assert_close(logits(base), alone, rtol=1e-4, atol=1e-4)
+
+
+def test_rows_that_were_given_to_another_are_not_read_from_a_copy(
+    rows: RankRows, base: BaseModel, folders: dict[str, Path]
+) -> None:
+    """Rows that lie apart are gathered once and kept; the copy must not outlive an owner."""
+    a = read(folders["a"], base)
+    double = AdapterWeights({name: ModuleRows(each.a, each.b * 2) for name, each in a.modules.items()})
+    for name in ("x", "between", "y"):
+        rows.insert(name, a)
+    with rows.step([mix(x=0.5, y=0.5)]):
+        once = logits(base)
+    rows.evict("y")
+    rows.insert("y", double)  # the very same rows
+    with rows.step([mix(x=0.5, y=0.25)]):
+        torch.testing.assert_close(logits(base), once, rtol=1e-4, atol=1e-4)
+
+
+def test_insert_into_all_modules_or_none(rows: RankRows, base: BaseModel, folders: dict[str, Path]) -> None:
+    a = read(folders["a"], base)
+    rows.insert("first", a)
+    before = rows.bytes
+    modules = list(a.modules)
+    broken = AdapterWeights({**a.modules, modules[-1]: ModuleRows(torch.ones(4, 7), torch.ones(4, 7))})
+    with pytest.raises(RuntimeError):
+        rows.insert("second", broken)
+    assert rows.resident == {"first": 4}
+    for _ in range(20):
+        rows.insert("second", a)
+        rows.evict("second")
+    assert rows.bytes == before, "the rows of the failed attempt were given back"
+
+
+def test_detached_rows_do_nothing(base: BaseModel, folders: dict[str, Path]) -> None:
+    plain = logits(base)
+    rows = RankRows(base)
+    rows.insert("a", read(folders["a"], base))
+    with rows.step([mix(a=1)]):
+        rows.detach()
+        assert torch.equal(logits(base), plain)

@@ -1,0 +1,446 @@
+"""What a name means now, and who still uses what it meant before."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+
+from lorikeet_adapters.base_model import load_base
+from lorikeet_adapters.check import Checker
+from lorikeet_adapters.errors import (
+    AdapterConflict,
+    AdapterNotFound,
+    AdapterRefused,
+    MixRefused,
+    NameRefused,
+)
+from lorikeet_adapters.mix import BASE_MIX, Mix, Term
+from lorikeet_adapters.registry import Registry
+from lorikeet_adapters.source import open_folder
+from lorikeet_adapters.spec import AdapterSpec, parse_spec
+from lorikeet_adapters.store import Store
+from lorikeet_adapters.weights import load_weights
+from tests.adapters.bundles import WordChecker, bundle, check_store
+from tests.tiny import save_adapter, save_model
+
+PATIENCE = 30.0  # seconds until a test that hangs says so
+
+
+class World:
+    """A registry over a store, and what it said about generations nobody uses any more."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.store = Store(folder)
+        self.checker = WordChecker()
+        self.registry = Registry(self.store, "base", self.checker)
+        self.retired: list[str] = []
+        self.registry.on_retired = self.retired.append
+
+    def register(self, name: str, words: str, replace: bool = False) -> str:
+        return self.registry.register(name, bundle(words), replace=replace)[0].generation
+
+    def lease(self, **weights: float) -> Mix:
+        return self.registry.lease(Term(name, weight) for name, weight in weights.items())
+
+    def blobs(self) -> set[str]:
+        return {path.name for path in (self.folder / "blobs").glob("*/*/*")}
+
+    def close(self) -> None:
+        """Wait for the janitor; what is left on disk must be what is in use."""
+        self.registry.close()
+        self.store.close()
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    made = World(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor() as made:
+        yield made
+
+
+def waiting(registry: Registry) -> threading.Event:
+    """Set once somebody waits for leases: from then on a release is what wakes them."""
+    begun = threading.Event()
+    condition = registry._changed
+    wait_for = condition.wait_for
+
+    def wait_and_tell(predicate: Callable[[], bool], timeout: float | None = None) -> bool:
+        begun.set()
+        return wait_for(predicate, timeout)
+
+    condition.wait_for = wait_and_tell  # type: ignore[method-assign, assignment]
+    return begun
+
+
+def test_registering_makes_a_record(world: World) -> None:
+    record, changed = world.registry.register("a", bundle("one", rank=5), metadata={"by": ["me"]})
+    assert changed
+    assert (record.name, record.rank, record.ranks, record.source) == ("a", 5, {"q_proj": 5}, "folder")
+    assert (record.leases, record.metadata, record.warnings) == (0, {"by": ["me"]}, ())
+    assert record.bytes == len("one")
+    assert world.registry.record("a") == record
+    assert world.registry.records() == [record]
+    assert world.registry.is_name("a")
+    assert world.registry.is_name("base")
+    assert not world.registry.is_name("b")
+    check_store(world.store, world.folder)
+
+
+def test_records_are_there_after_a_restart(world: World) -> None:
+    world.register("b", "two")
+    world.register("a", "one")
+    records = world.registry.records()
+    assert [record.name for record in records] == ["a", "b"]
+    assert Registry(world.store, "base", world.checker).records() == records
+
+
+def test_the_same_bytes_again_change_nothing(world: World) -> None:
+    first, _ = world.registry.register("a", bundle("one"))
+    again, changed = world.registry.register("a", bundle("one"), replace=True, metadata={"x": 1})
+    assert not changed
+    assert again == first
+    assert world.checker.read == ["one"], "checked once"
+    check_store(world.store, world.folder)
+
+
+def test_other_bytes_are_a_conflict_that_leaves_nothing_behind(world: World) -> None:
+    generation = world.register("a", "one")
+    before = world.blobs()
+    with pytest.raises(AdapterConflict, match="`a`"):
+        world.register("a", "two")
+    assert world.registry.record("a").generation == generation
+    assert world.blobs() == before
+    assert world.retired == []
+
+
+def test_a_conflict_with_bytes_another_name_uses_keeps_them(world: World) -> None:
+    world.register("a", "one")
+    world.register("b", "two")
+    with pytest.raises(AdapterConflict):
+        world.register("a", "two")
+    check_store(world.store, world.folder)
+
+
+def test_replacing_retires_what_nobody_uses(world: World) -> None:
+    old = world.register("a", "one")
+    new = world.register("a", "two", replace=True)
+    assert new != old
+    assert world.retired == [old]
+    assert world.registry.record("a").generation == new
+    check_store(world.store, world.folder)
+
+
+def test_replacing_leaves_running_requests_their_generation(world: World) -> None:
+    old = world.register("a", "one")
+    mix = world.lease(a=1.0)
+    world.register("a", "two", replace=True)
+    assert world.retired == []
+    assert world.registry.locate(old).weights.read_text() == "one"
+    assert mix.adapters == (old,)
+    world.registry.release(mix)
+    world.registry.close()
+    assert world.retired == [old]
+    check_store(world.store, world.folder)
+
+
+def test_going_back_while_the_old_generation_still_runs(world: World) -> None:
+    """The bytes are in use under no name, and get one again: nothing is retired by the last release."""
+    old = world.register("a", "one")
+    mix = world.lease(a=1.0)
+    new = world.register("a", "two", replace=True)
+    assert world.register("a", "one", replace=True) == old
+    world.registry.release(mix)
+    world.registry.close()
+    assert world.retired == [new]
+    assert world.registry.locate(old).weights.read_text() == "one"
+    check_store(world.store, world.folder)
+
+
+@pytest.mark.parametrize("name", ["base", "../a", "", "a+b"])
+def test_a_name_that_cannot_be_taken(world: World, name: str) -> None:
+    with pytest.raises(NameRefused):
+        world.register(name, "one")
+    assert world.blobs() == set()
+
+
+def test_a_refusal_leaves_nothing_behind(world: World) -> None:
+    def refuse(spec: AdapterSpec, weights: Path) -> None:
+        assert weights.read_text() == "one", "it is the copy that is checked"
+        raise AdapterRefused([])
+
+    registry = Registry(world.store, "base", refuse)  # type: ignore[arg-type]
+    with pytest.raises(AdapterRefused):
+        registry.register("a", bundle("one"))
+    assert world.blobs() == set()
+    assert registry.records() == []
+
+
+def test_a_refusal_keeps_a_blob_another_adapter_shares(world: World) -> None:
+    """Two adapters of one config share its blob."""
+    world.register("a", "one")
+
+    def refuse(spec: AdapterSpec, weights: Path) -> None:
+        raise AdapterRefused([])
+
+    registry = Registry(world.store, "base", refuse)  # type: ignore[arg-type]
+    with pytest.raises(AdapterRefused):
+        registry.register("b", bundle("two"))
+    check_store(world.store, world.folder)
+
+
+def test_an_unknown_name(world: World) -> None:
+    for call in (
+        lambda: world.registry.record("nobody"),
+        lambda: world.registry.delete("nobody", timeout=0),
+        lambda: world.lease(nobody=1.0),
+        lambda: world.registry.locate("0" * 64),
+    ):
+        with pytest.raises(AdapterNotFound):
+            call()
+
+
+def test_a_lease_is_counted_until_its_last_release(world: World) -> None:
+    generation = world.register("a", "one")
+    mix = world.registry.lease([Term("a", 0.5)], count=3)
+    assert mix == Mix((Term(generation, 0.5),))
+    assert world.registry.record("a").leases == 3
+    for left in (2, 1, 0):
+        world.registry.release(mix)
+        assert world.registry.record("a").leases == left
+    world.registry.close()
+    assert world.retired == [], "named, so not retired"
+
+
+def test_a_mix_that_is_refused_leases_nothing(world: World) -> None:
+    world.register("a", "one")
+    with pytest.raises(AdapterNotFound):
+        world.lease(a=1.0, nobody=1.0)
+    with pytest.raises(MixRefused):
+        world.lease(a=1000.0)
+    assert world.registry.record("a").leases == 0
+
+
+def test_the_base_is_the_empty_mix_and_no_term_of_one(world: World) -> None:
+    world.register("a", "one")
+    assert world.lease(base=1.0) == BASE_MIX
+    world.registry.release(BASE_MIX)
+    for weights in ({"base": 0.5}, {"base": 1.0, "a": 1.0}):
+        with pytest.raises(MixRefused, match="`base`"):
+            world.lease(**weights)
+
+
+def test_two_names_of_the_same_bytes_are_one_adapter(world: World) -> None:
+    one, other = world.register("a", "one"), world.register("b", "one")
+    assert one == other
+    mix = world.lease(a=0.25, b=0.5)
+    assert mix == Mix((Term(one, 0.75),))
+    assert world.registry.record("a").leases == world.registry.record("b").leases == 1
+    world.registry.release(mix)
+    assert world.checker.read == ["one"]
+
+
+def test_deleting_one_of_two_names_keeps_the_bytes(world: World) -> None:
+    generation = world.register("a", "one")
+    world.register("b", "one")
+    mix = world.lease(b=1.0)
+    assert world.registry.delete("a", timeout=PATIENCE) == 0, "nothing to wait for, nothing freed"
+    assert not world.registry.is_name("a")
+    assert world.retired == []
+    world.registry.release(mix)
+    assert world.registry.locate(generation).weights.read_text() == "one"
+    size = sum(path.stat().st_size for path in (world.folder / "blobs").glob("*/*/*"))
+    assert world.registry.delete("b", timeout=0) == size
+    assert world.retired == [generation]
+    assert world.blobs() == set()
+
+
+def test_deleting_frees_the_bytes_and_says_how_many(world: World) -> None:
+    generation = world.register("a", "one")
+    world.register("b", "two")  # shares the config's blob, which stays
+    assert world.registry.delete("a", timeout=0) == len("one")
+    assert world.retired == [generation]
+    with pytest.raises(AdapterNotFound):
+        world.registry.locate(generation)
+    check_store(world.store, world.folder)
+
+
+def test_deleting_waits_for_leases(world: World, pool: ThreadPoolExecutor) -> None:
+    generation = world.register("a", "one")
+    mix = world.registry.lease([Term("a", 1.0)], count=2)
+    begun = waiting(world.registry)
+    deleting = pool.submit(world.registry.delete, "a", PATIENCE)
+    assert begun.wait(PATIENCE)
+    with pytest.raises(AdapterNotFound):
+        world.lease(a=1.0)
+    world.registry.release(mix)
+    assert not deleting.done()
+    assert world.registry.locate(generation).weights.read_text() == "one"
+    assert world.retired == []
+    world.registry.release(mix)
+    freed = deleting.result(PATIENCE)
+    assert freed is not None
+    assert freed >= len("one"), "the deleter is told, whoever came first"
+    world.registry.close()
+    assert world.retired == [generation]
+    assert world.blobs() == set()
+
+
+def test_a_deleter_is_told_what_was_freed_even_when_the_janitor_is_faster(
+    world: World, pool: ThreadPoolExecutor
+) -> None:
+    """The last release wakes the deleter and may not let another free the bytes before it."""
+    for turn in range(20):
+        world.register("a", f"words {turn}")
+        mix = world.lease(a=1.0)
+        begun = waiting(world.registry)
+        deleting = pool.submit(world.registry.delete, "a", PATIENCE)
+        assert begun.wait(PATIENCE)
+        with world.registry._writing:  # hold both back until the release is through
+            pool.submit(world.registry.release, mix).result(PATIENCE)
+        assert deleting.result(PATIENCE), turn
+
+
+def test_a_wait_that_ends_too_early_leaves_the_rest_to_the_last_release(world: World) -> None:
+    generation = world.register("a", "one")
+    mix = world.lease(a=1.0)
+    assert world.registry.delete("a", timeout=0) is None
+    assert not world.registry.is_name("a")
+    assert world.registry.locate(generation).weights.read_text() == "one"
+    assert world.retired == []
+    world.registry.release(mix)
+    world.registry.close()
+    assert world.retired == [generation]
+    assert world.blobs() == set()
+
+
+def test_two_deleters_of_the_same_bytes(world: World, pool: ThreadPoolExecutor) -> None:
+    """Each has its own name; one of them frees, and what comes later is counted afresh."""
+    generation = world.register("a", "one")
+    world.register("b", "one")
+    mix = world.lease(a=1.0)
+    begun = waiting(world.registry)
+    world.registry.delete("a", timeout=0)
+    deleting: Future[int | None] = pool.submit(world.registry.delete, "b", PATIENCE)
+    assert begun.wait(PATIENCE)
+    world.registry.release(mix)
+    assert deleting.result(PATIENCE)
+    assert world.retired == [generation]
+
+    world.register("c", "one")
+    mix = world.lease(c=1.0)
+    assert world.registry.delete("c", timeout=0) is None
+    world.registry.release(mix)
+    world.registry.close()
+    assert world.retired == [generation, generation], "registered twice, retired twice"
+    assert world.blobs() == set()
+
+
+def test_a_name_is_deleted_once(world: World, pool: ThreadPoolExecutor) -> None:
+    """Of many who delete at once, one is told that it did; and a replacement in between is not leaked."""
+    for turn in range(10):
+        world.register("a", f"words {turn}")
+        start = threading.Barrier(4)
+
+        def delete(start: threading.Barrier = start) -> int | None:
+            start.wait(PATIENCE)
+            return world.registry.delete("a", timeout=PATIENCE)
+
+        def replace(start: threading.Barrier = start, words: str = f"others {turn}") -> int | None:
+            start.wait(PATIENCE)
+            world.register("a", words, replace=True)
+            return None
+
+        running: list[Future[int | None]] = [pool.submit(delete) for _ in range(3)]
+        running.append(pool.submit(replace))
+        failures = [each.exception(PATIENCE) for each in running]
+        assert all(failure is None or isinstance(failure, AdapterNotFound) for failure in failures)
+        if world.registry.is_name("a"):
+            world.registry.delete("a", timeout=0)
+        check_store(world.store, world.folder)
+        assert world.blobs() == set()
+    assert len(world.retired) == len(set(world.retired)) == 20
+
+
+def test_threads_that_lease_replace_and_delete(world: World, pool: ThreadPoolExecutor) -> None:
+    """In the end nothing is leased, each generation was retired as often as it was given up, nothing is left."""
+    turns = 40
+    start = threading.Barrier(4)
+
+    def use() -> None:
+        start.wait(PATIENCE)
+        for _ in range(turns * 3):
+            try:
+                mix = world.lease(a=0.5, b=0.5)
+            except AdapterNotFound:
+                continue
+            for generation in mix.adapters:
+                assert world.registry.locate(generation).weights.read_text().startswith("words")
+            world.registry.release(mix)
+
+    def change(name: str) -> None:
+        start.wait(PATIENCE)
+        for turn in range(turns):
+            world.register(name, f"words {turn % 3}", replace=True)
+            if turn % 4 == 0:
+                world.registry.delete(name, timeout=PATIENCE)
+
+    running = [pool.submit(use), pool.submit(use), pool.submit(change, "a"), pool.submit(change, "b")]
+    for each in running:
+        each.result(PATIENCE)
+    for record in world.registry.records():
+        assert record.leases == 0
+        world.registry.delete(record.name, timeout=0)
+    world.registry.close()
+    check_store(world.store, world.folder)
+    assert world.blobs() == set()
+    assert world.store.generations() == {}
+
+
+def test_real_files_against_a_real_base(tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "base", "llama")
+    base = load_base(str(folder), "fp32")
+    fits = save_adapter(folder, tmp_path / "fits", rank=3, seed=1)
+    other = save_model(tmp_path / "other", "gpt2")
+    foreign = save_adapter(other, tmp_path / "foreign", rank=3, seed=1)
+    with Store(tmp_path / "data") as store:
+        registry = Registry(store, "served", Checker(base.linears, "served", str(folder)))
+        with open_folder(fits) as files:
+            record, _ = registry.register("fits", files)
+        with open_folder(foreign) as files, pytest.raises(AdapterRefused) as caught:
+            registry.register("foreign", files)
+        assert {finding.code for finding in caught.value.findings} == {"module_not_in_base"}
+        assert record.ranks == dict.fromkeys(base.linears.keys() - {"lm_head"}, 3)
+        assert record.warnings == (), "PEFT wrote the base's folder, whose name is the served one's"
+        found = registry.locate(record.generation)
+        stored = load_weights(found.weights, found.spec, base.linears, torch.float32)
+        spec = parse_spec((fits / "adapter_config.json").read_bytes())
+        direct = load_weights(fits / "adapter_model.safetensors", spec, base.linears, torch.float32)
+        for module, rows in direct.modules.items():
+            assert torch.equal(stored.modules[module].a, rows.a)
+            assert torch.equal(stored.modules[module].b, rows.b)
+        check_store(store, tmp_path / "data")
+        registry.close()
+
+
+def test_an_adapter_of_another_base_is_registered_with_a_warning(tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "base", "llama")
+    adapter = save_adapter(folder, tmp_path / "adapter", rank=2, seed=1)
+    linears = load_base(str(folder), "fp32").linears
+    with Store(tmp_path / "data") as store, open_folder(adapter) as files:
+        registry = Registry(store, "served", Checker(linears, "served", "owner/another"))
+        record, _ = registry.register("adapter", files)
+    (warning,) = record.warnings
+    assert "'base'" in warning
+    assert str(tmp_path) not in warning
