@@ -35,12 +35,13 @@ PROBES = (
 
 @dataclass(frozen=True, slots=True)
 class BaseFacts:
-    """`fingerprint` is over the weights as they were held in training."""
+    """`fingerprint` is over the weights as they were loaded, `computed_in` what flowed between them."""
 
     source: str
     quantization: str
     fingerprint: str
     architecture: str
+    computed_in: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,8 @@ def digest(provenance_json: bytes) -> str:
 
 def base_facts(base: BaseModel) -> BaseFacts:
     architectures: Sequence[str] = base.model.config.architectures or (type(base.model).__name__,)
-    return BaseFacts(base.source, base.quantization.value, base.fingerprint, architectures[0])
+    dtype = str(base.model.get_input_embeddings().weight.dtype).removeprefix("torch.")
+    return BaseFacts(base.source, base.quantization.value, base.fingerprint, architectures[0], dtype)
 
 
 def tokenizer_facts(renderer: Renderer) -> TokenizerFacts:

@@ -24,6 +24,7 @@ from lorikeet_trainer.errors import LossNotFinite
 from lorikeet_trainer.export import save_adapter
 from lorikeet_trainer.history import LOSS_FILE, LossPoint, final_loss, write_history
 from lorikeet_trainer.output import refuse_taken, whole_folder
+from lorikeet_trainer.precision import bfloat16_is_fast, compute_in_float32
 from lorikeet_trainer.progress import Display
 from lorikeet_trainer.provenance import (
     Provenance,
@@ -73,6 +74,8 @@ def train(job: Job, display: Display) -> TrainedAdapter:
         dataset = load_dataset(job.data, renderer, job.recipe.max_length)
         base = load_base(job.model, job.recipe.quantization, job.device, for_training=True)
         targets = target_modules(base, job.recipe.target_modules)
+        if not bfloat16_is_fast(job.device):
+            compute_in_float32(base.model)
         plan = job.recipe.plan(len(dataset.rows), base.context_length, targets)
         tokenizer = tokenizer_facts(renderer)
         model, history = fit(base, dataset, renderer.tokenizer, plan, display)
