@@ -8,7 +8,6 @@ from contextlib import AbstractAsyncContextManager
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 
 from lorikeet_adapters.errors import LorikeetError
@@ -49,7 +48,6 @@ def create_app(services: Services, lifespan: Lifespan | None = None) -> Starlett
         exception_handlers={
             LorikeetError: on_error,
             ClientGone: on_error,
-            ClientDisconnect: on_error,
             HTTPException: on_http_error,
         },
     )
