@@ -113,8 +113,8 @@ class Registry:
     ) -> tuple[AdapterRecord, bool]:
         """Check the files and make `name` mean them; returns the record and whether anything changed.
 
-        The same bytes under the same name are a no-op. Raises AdapterRefused, AdapterConflict or
-        NameRefused, and then nothing has changed.
+        The same bytes under the same name are a no-op, but for metadata that is given and differs. Raises
+        AdapterRefused, AdapterConflict or NameRefused, and then nothing has changed.
         """
         if check_name(name) == self.base_name:
             raise NameRefused(f"`{name}` is the base model's own name")
@@ -122,9 +122,10 @@ class Registry:
         with self._writing:
             generation = self._admit(spec, files)
             known = self._names.get(name)
-            if known is not None and known.generation == generation.generation:
+            same = known is not None and known.generation == generation.generation
+            if known is not None and same and metadata in (None, known.details["metadata"]):
                 return self.record(name), False
-            if known is not None and not replace:
+            if known is not None and not same and not replace:
                 if generation.generation not in self._generations:
                     self._store.discard(generation.config, generation.weights)
                 raise AdapterConflict(

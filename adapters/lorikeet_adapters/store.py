@@ -221,6 +221,17 @@ class Store:
         return freed + self.discard(*(name for name in names if DIGEST.fullmatch(name)))
 
 
+def open_store(folder: Path) -> Store:
+    """Raises StoreError when the folder cannot be made, read or written, StoreLocked when it is in use."""
+    try:
+        return Store(folder)
+    except (OSError, sqlite3.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise StoreError(
+            f"cannot use the data folder {folder}: {reason}; choose another --data-dir"
+        ) from error
+
+
 def holder_url(folder: Path) -> str | None:
     """The URL of the process that holds this data folder; None when nobody does or it has no URL yet."""
     try:

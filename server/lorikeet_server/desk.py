@@ -15,7 +15,7 @@ from urllib.request import Request, urlopen
 from lorikeet_adapters.errors import RefusedError
 from lorikeet_adapters.registry import AdapterRecord, Registry
 from lorikeet_adapters.source import open_folder
-from lorikeet_adapters.store import Store, holder_url
+from lorikeet_adapters.store import Store, holder_url, open_store
 
 TIMEOUT_S = 120
 
@@ -100,7 +100,7 @@ def open_desk(url: str, data_dir: Path) -> Iterator[Desk]:
     if found:
         yield ServerDesk(found)
         return
-    with Store(data_dir) as store:
+    with open_store(data_dir) as store:
         yield FolderDesk(store)
 
 

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import signal
 import socket
-import sqlite3
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,7 +22,7 @@ from lorikeet_adapters.check import Checker
 from lorikeet_adapters.errors import RefusedError
 from lorikeet_adapters.registry import Registry
 from lorikeet_adapters.source import open_folder
-from lorikeet_adapters.store import Store
+from lorikeet_adapters.store import Store, open_store
 from lorikeet_adapters.weights import AdapterWeights, load_weights
 from lorikeet_server.api.app import create_app
 from lorikeet_server.api.services import ModelCard, Services
@@ -54,17 +53,6 @@ def run(config: ServerConfig) -> None:
     with listener, open_store(config.data_dir) as store:
         store.announce(http.url)
         _serve(replace(config, http=http), store, listener, started)
-
-
-def open_store(folder: Path) -> Store:
-    """Raises RefusedError when the folder cannot be made, read or written, StoreLocked when it is in use."""
-    try:
-        return Store(folder)
-    except (OSError, sqlite3.Error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise RefusedError(
-            f"cannot use the data folder {folder}: {reason}; choose another --data-dir"
-        ) from error
 
 
 def listen(http: HttpConfig) -> tuple[socket.socket, HttpConfig]:
@@ -133,7 +121,7 @@ def _register_at_start(config: ServerConfig, registry: Registry) -> None:
     """The operator's --adapter, and beside the demo base its own four."""
     wanted: dict[str, Path] = {}
     if config.model.source == "demo":
-        wanted = {folder.name: folder for folder in sorted(DEMO_ADAPTERS.glob("*/"))}
+        wanted = {folder.name: folder for folder in sorted(DEMO_ADAPTERS.glob("[!.]*/"))}
     for each in config.adapters:
         name, equals, folder = each.partition("=")
         if not equals:

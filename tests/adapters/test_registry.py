@@ -108,7 +108,7 @@ def test_records_are_there_after_a_restart(world: World) -> None:
 
 def test_the_same_bytes_again_change_nothing(world: World) -> None:
     first, _ = world.registry.register("a", bundle("one"))
-    again, changed = world.registry.register("a", bundle("one"), replace=True, metadata={"x": 1})
+    again, changed = world.registry.register("a", bundle("one"), replace=True)
     assert not changed
     assert again == first
     assert world.checker.read == ["one"], "checked once"
@@ -444,3 +444,12 @@ def test_an_adapter_of_another_base_is_registered_with_a_warning(tmp_path: Path)
     (warning,) = record.warnings
     assert "'base'" in warning
     assert str(tmp_path) not in warning
+
+
+def test_new_metadata_for_the_same_bytes_is_kept(world: World) -> None:
+    first, _ = world.registry.register("a", bundle("one"), metadata={"by": "me"})
+    record, changed = world.registry.register("a", bundle("one"), metadata={"by": "you"})
+    assert changed
+    assert (record.generation, record.metadata) == (first.generation, {"by": "you"})
+    assert Registry(world.store, "base", world.checker).record("a").metadata == {"by": "you"}
+    assert world.retired == []

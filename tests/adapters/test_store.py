@@ -369,9 +369,11 @@ def test_each_call_fails_once_in_turn(tmp_path: Path, faults: Faults, change: st
             succeeded = attempt(CHANGES[change], registry)
             seen.append(faults.failed)
             faults.arm(0)
-            assert (visible(registry) != before) is succeeded, faults.failed
+            assert (visible(registry) != before) is succeeded, seen[-1]
             assert visible(registry) == {each.name: each.generation for each in store.names()}
-            check_store(store, folder, tidy=False)
+            # Where a blob was in place already, or cannot be deleted, the next start sweeps it.
+            swept_later = succeeded or seen[-1] in ("open", "fsync", "unlink")
+            check_store(store, folder, tidy=not swept_later)
             assert succeeded or attempt(CHANGES[change], registry), "the disk has room again"
             wanted = visible(registry)
             registry.close()

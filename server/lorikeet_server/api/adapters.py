@@ -30,7 +30,7 @@ class RegisterBody(Body):
     name: str
     source: LocalSource
     replace: bool = False
-    metadata: dict[str, Any] = Field(default_factory=dict)
+    metadata: dict[str, Any] | None = None
 
 
 async def list_adapters(http: Request) -> Response:

@@ -10,6 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
+from jinja2 import TemplateError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
@@ -95,10 +96,12 @@ def _encode_chat(services: Services, body: ChatBody) -> tuple[int, ...]:
     messages = [message.as_plain() for message in body.messages]
     try:
         text = services.text.render(messages)
-    except Exception as error:  # whatever a model's own template raises, the messages did not suit it
+    except TemplateError as error:
         raise RequestRefused(
             f"the chat template refuses these messages: {error}", param="messages"
         ) from error
+    except Exception as error:  # a template is the model's own code: it can raise anything
+        raise RequestRefused("the chat template cannot render these messages", param="messages") from error
     return services.text.encode(text)
 
 

@@ -11,6 +11,8 @@ import torch
 from lorikeet_server.engine.batch import Sampled
 from lorikeet_server.engine.request import Sampling
 
+LEAST = 1e-5
+
 
 @dataclass(frozen=True, slots=True)
 class Draw:
@@ -50,9 +52,10 @@ def _draw(logits: torch.Tensor, draws: Sequence[Draw]) -> torch.Tensor:
     def column(values: Sequence[float]) -> torch.Tensor:
         return torch.tensor(values, device=logits.device)[:, None]
 
-    temperature = column([draw.sampling.temperature for draw in draws])
-    top_k = column([draw.sampling.top_k or logits.shape[-1] for draw in draws])
-    top_p = column([draw.sampling.top_p for draw in draws])
+    # The bounds keep what fp32 would round to zero from leaving no token at all.
+    temperature = column([max(draw.sampling.temperature, LEAST) for draw in draws])
+    top_k = column([min(draw.sampling.top_k or logits.shape[-1], logits.shape[-1]) for draw in draws])
+    top_p = column([max(draw.sampling.top_p, LEAST) for draw in draws])
     u = column([uniform(draw.sampling.seed, draw.index) for draw in draws])
     ordered, ids = logits.sort(stable=True, dim=-1, descending=True)
     ordered = torch.where(torch.arange(logits.shape[-1], device=logits.device) < top_k, ordered, -torch.inf)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -75,6 +76,14 @@ def test_logprob_is_the_models_own_whatever_the_temperature() -> None:
         (row,) = sample(logits, [draw(**options)])
         assert row.token is not None
         assert math.isclose(row.logprob, float(expected[row.token]), rel_tol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{"temperature": 1e-50}, {"temperature": 1.0, "top_p": 1e-50}])
+def test_values_that_vanish_in_single_precision_choose_the_best_token(options: dict[str, float]) -> None:
+    (row,) = sample(torch.tensor([[0.1, 3.0, 2.9]]), [draw(seed=4, **options)])
+    assert row.token == 1
+    (row,) = sample(torch.tensor([[0.1, 3.0, 2.9]]), [draw(seed=4, top_k=2**63, **options)])
+    assert row.token == 1
 
 
 def test_a_row_that_is_not_finite_yields_no_token_and_leaves_the_others_alone() -> None:
