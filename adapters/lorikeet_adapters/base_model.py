@@ -26,11 +26,13 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils.logging import disable_progress_bar
 
 from lorikeet_adapters.errors import BaseModelRefused
+from lorikeet_adapters.precision import bfloat16_is_fast, compute_in_float32
 from lorikeet_adapters.quantization import Quantization
 
 # Architectures whose cache is a running state, not keys and values: no slot form exists for them.
 # Models that keep a running state beside keys and values without transformers' own mark for it.
 STATEFUL_MODEL_TYPES = frozenset({"inkling2_text", "inkling_text", "lfm2", "lfm2_moe", "lfm3", "minimax"})
+QUANTISED = frozenset({Quantization.NF4, Quantization.INT8})
 # What transformers and those below it raise for files that are wrong.
 LOADING_ERRORS = (
     AttributeError,
@@ -129,6 +131,10 @@ def load_base(
     model.eval()
     model.requires_grad_(False)
     unpacked = _guard_packing(model, for_training)
+    taken = fingerprint(model)
+    if kind in QUANTISED and not bfloat16_is_fast(target):
+        compute_in_float32(model)
+        dtype = torch.float32
     return BaseModel(
         model=model,
         source=source,
@@ -136,7 +142,7 @@ def load_base(
         quantization=kind,
         device=target,
         compute_dtype=dtype,
-        fingerprint=fingerprint(model),
+        fingerprint=taken,
         linears=linear_shapes(model),
         bytes_by_dtype=bytes_by_dtype(model),
         unpacked=unpacked,

@@ -18,13 +18,13 @@ from transformers import PrinterCallback, TrainerCallback, TrainerControl, Train
 from trl import SFTConfig, SFTTrainer
 
 from lorikeet_adapters.base_model import BaseModel, load_base
+from lorikeet_adapters.precision import bfloat16_is_fast, compute_in_float32
 from lorikeet_trainer.dataset import Dataset, load_dataset
 from lorikeet_trainer.device import Device, refuse_missing
 from lorikeet_trainer.errors import LossNotFinite
 from lorikeet_trainer.export import save_adapter
 from lorikeet_trainer.history import LOSS_FILE, LossPoint, final_loss, write_history
 from lorikeet_trainer.output import refuse_taken, whole_folder
-from lorikeet_trainer.precision import bfloat16_is_fast, compute_in_float32
 from lorikeet_trainer.progress import Display
 from lorikeet_trainer.provenance import (
     Provenance,
@@ -74,7 +74,7 @@ def train(job: Job, display: Display) -> TrainedAdapter:
         dataset = load_dataset(job.data, renderer, job.recipe.max_length)
         base = load_base(job.model, job.recipe.quantization, job.device, for_training=True)
         targets = target_modules(base, job.recipe.target_modules)
-        if not bfloat16_is_fast(job.device):
+        if not bfloat16_is_fast(base.device):
             compute_in_float32(base.model)
         plan = job.recipe.plan(len(dataset.rows), base.context_length, targets)
         tokenizer = tokenizer_facts(renderer)
