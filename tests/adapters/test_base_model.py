@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, MambaConfig, Qwen3NextConfig
 
-from lorikeet_adapters.base_model import BaseModel, LinearShape, load_base, outline
+from lorikeet_adapters.base_model import BaseModel, LinearShape, _guard_packing, load_base, outline
 from lorikeet_adapters.errors import BaseModelRefused
 from lorikeet_adapters.precision import bfloat16_is_fast
 from lorikeet_adapters.quantization import Quantization
@@ -140,9 +140,29 @@ def test_layers_a_packed_kernel_cannot_take_are_left_unpacked(llama: Path) -> No
     """For training all of them, because a packed layer has no backward."""
     base = load_base(str(llama), "nf4", for_training=True)
     assert set(base.unpacked) == base.linears.keys() - {"lm_head"}
-    x = torch.randn(1, 1, 64, dtype=torch.bfloat16, requires_grad=True)
+    x = torch.randn(1, 1, 64, dtype=base.compute_dtype, requires_grad=True)
     base.model.get_submodule("model.layers.0.mlp.up_proj")(x).sum().backward()
     assert x.grad is not None
+
+
+def test_which_layers_the_packed_kernel_takes(llama: Path) -> None:
+    """On any machine: the layers say what they would do where the processor has the instructions."""
+    for for_training in (False, True):
+        model = load_base(str(llama), "nf4").model
+        layers = {
+            name: module
+            for name, module in model.named_modules()
+            if hasattr(module, "support_avx512bf16_for_cpu")
+        }
+        assert len(layers) == 14
+        for module in layers.values():
+            module.support_avx512bf16_for_cpu = True
+        odd = "model.layers.1.mlp.down_proj"
+        layers[odd].out_features = 65
+        unpacked = _guard_packing(model, for_training)
+        assert set(unpacked) == (layers.keys() if for_training else {odd})
+        for name, module in layers.items():
+            assert module.support_avx512bf16_for_cpu is (name not in unpacked)
 
 
 @pytest.mark.parametrize(

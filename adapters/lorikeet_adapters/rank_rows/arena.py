@@ -45,8 +45,12 @@ class Arena:
     def insert(self, rows: ModuleRows) -> Extent:
         """Copy an adapter's rows in and return where they lie."""
         extent = self._allocate(rows.rank)
-        self.a[extent.start : extent.stop] = rows.a
-        self.b[extent.start : extent.stop] = rows.b
+        try:
+            self.a[extent.start : extent.stop] = rows.a
+            self.b[extent.start : extent.stop] = rows.b
+        except BaseException:
+            self.evict(extent)
+            raise
         return extent
 
     def evict(self, extent: Extent) -> None:
