@@ -345,9 +345,9 @@ def faults(monkeypatch: pytest.MonkeyPatch) -> Faults:
 
 Change = Callable[[Registry], object]
 CHANGES: dict[str, Change] = {
-    "register": lambda registry: registry.register("new", bundle("new words")),
+    "register": lambda registry: registry.register("new", bundle("new words", rank=3)),
     "register the same bytes": lambda registry: registry.register("new", bundle("old words")),
-    "replace": lambda registry: registry.register("old", bundle("new words"), replace=True),
+    "replace": lambda registry: registry.register("old", bundle("new words", rank=3), replace=True),
     "delete": lambda registry: registry.delete("old", timeout=0),
 }
 
@@ -382,6 +382,10 @@ def test_each_call_fails_once_in_turn(tmp_path: Path, faults: Faults, change: st
             assert {each.name: each.generation for each in store.names()} == wanted
     expected = {"register": "open write flush fsync rename chmod", "delete": "unlink"}
     assert {"sqlite COMMIT", "sqlite BEGIN", *expected.get(change, "").split()} <= set(seen)
+    if change == "register":
+        # Both blobs: the file, the folder that got a folder, the name, its folder; only then the catalogue.
+        order = [each for each in seen if each in ("fsync", "rename", "sqlite COMMIT")]
+        assert order == ["fsync", "fsync", "rename", "fsync"] * 2 + ["sqlite COMMIT"]
 
 
 def attempt(change: Change, registry: Registry) -> bool:
