@@ -53,7 +53,7 @@ def test_they_solve_what_the_base_does_not_and_blend_along_the_dial(judge: Judge
     assert list(shortfalls(report)) == []
     assert [each.task for each in report.tasks] == list(TASKS)
     assert [point.formal for point in report.dial] == list(DIAL)
-    assert report.dial[0].margin < -1 < 1 < report.dial[-1].margin
+    assert report.dial[0].margin < -0.5 < 0.5 < report.dial[-1].margin
 
 
 def test_each_was_trained_on_the_embedded_base_as_it_is() -> None:
@@ -75,9 +75,10 @@ def test_the_provenance_is_the_one_that_the_weights_name() -> None:
 
 
 def test_ranks_are_those_of_the_recipes_and_all_of_it_is_small() -> None:
-    for task, folder in demo_adapters().items():
-        assert parse_spec((folder / "adapter_config.json").read_bytes()).rank == RECIPES[task].rank
-    files = [path for folder in demo_adapters().values() for path in folder.iterdir()]
+    folders = demo_adapters()
+    for task in TASKS:
+        assert parse_spec((folders[task] / "adapter_config.json").read_bytes()).rank == RECIPES[task].rank
+    files = [path for folder in folders.values() for path in folder.iterdir()]
     assert sum(path.stat().st_size for path in files) < MOST_BYTES
 
 

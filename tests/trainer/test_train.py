@@ -21,13 +21,13 @@ from trl import SFTTrainer
 
 import lorikeet_trainer.train as train_module
 from lorikeet_adapters.base_model import BaseModel, load_base
+from lorikeet_adapters.precision import bfloat16_is_fast
 from lorikeet_adapters.quantization import Quantization
 from lorikeet_adapters.spec import parse_spec
 from lorikeet_adapters.weights import load_weights
 from lorikeet_trainer.device import Device
 from lorikeet_trainer.errors import DeviceRefused, LossNotFinite, NothingLearned, OutputRefused, RecipeRefused
 from lorikeet_trainer.history import LossPoint
-from lorikeet_trainer.precision import bfloat16_is_fast
 from lorikeet_trainer.provenance import DIGEST_KEY
 from lorikeet_trainer.quiet import quiet_libraries
 from lorikeet_trainer.recipe import Recipe
@@ -277,7 +277,7 @@ def test_provenance_says_what_it_was_made_from(
         "quantization": "nf4",
         "fingerprint": load_base(str(base_folder), "nf4").fingerprint,
         "architecture": "LlamaForCausalLM",
-        "computed_in": "bfloat16" if bfloat16_is_fast(Device.CPU) else "float32",
+        "computed_in": "bfloat16" if bfloat16_is_fast(torch.device("cpu")) else "float32",
     }
     assert record["data"]["sha256"] == hashlib.sha256(data.read_bytes()).hexdigest()
     assert (record["data"]["name"], record["data"]["rows"]) == ("rows.jsonl", len(ROWS))

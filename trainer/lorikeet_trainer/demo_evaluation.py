@@ -50,7 +50,7 @@ class DemoReport:
         return all(left.margin < right.margin for left, right in pairwise(self.dial))
 
 
-def demo_adapters() -> dict[Task, Path]:
+def demo_adapters() -> dict[str, Path]:
     """The embedded adapters' folders by name."""
     return {task: demo_base().parent / "adapters" / task for task in TASKS}
 

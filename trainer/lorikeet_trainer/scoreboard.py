@@ -11,7 +11,7 @@ from lorikeet_trainer.scores import Scores
 
 
 def scores_table(scores: Iterable[Scores], title: str) -> Table:
-    table = Table(title=title, title_justify="left")
+    table = _titled(title)
     table.add_column("model")
     for heading in ("exact match", "valid JSON", "stopped", "logprob/token", "perplexity"):
         table.add_column(heading, justify="right")
@@ -29,7 +29,7 @@ def scores_table(scores: Iterable[Scores], title: str) -> Table:
 
 
 def tasks_table(report: DemoReport) -> Table:
-    table = Table(title=f"solved of {report.rows} held-out messages", title_justify="left")
+    table = _titled(f"solved of {report.rows} held-out messages")
     for heading in ("task", "base", "adapter"):
         table.add_column(heading, justify="left" if heading == "task" else "right")
     for each in report.tasks:
@@ -38,12 +38,17 @@ def tasks_table(report: DemoReport) -> Table:
 
 
 def dial_table(report: DemoReport) -> Table:
-    table = Table(title="formal against friendly reply, log-probability a token", title_justify="left")
+    table = _titled("formal against friendly reply, log-probability a token")
     for heading in ("formal", "friendly", "margin"):
         table.add_column(heading, justify="right")
     for point in report.dial:
         table.add_row(f"{point.formal:g}", f"{point.friendly:g}", f"{point.margin:+.3f}")
     return table
+
+
+def _titled(title: str) -> Table:
+    """As wide as its title, which would else be broken over the columns."""
+    return Table(title=title, title_justify="left", min_width=len(title))
 
 
 def _percent(value: float) -> str:
