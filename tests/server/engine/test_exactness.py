@@ -73,7 +73,7 @@ def world(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[str, Path]]:
     folder = tmp_path_factory.mktemp(request.param)
-    base = save_model(folder / "base", request.param)
+    base = save_model(folder / "base", request.param, seed=1)
     adapters = {
         name: save_adapter(base, folder / name, rank, seed=seed)
         for seed, (name, rank) in enumerate(RANKS.items())
