@@ -19,9 +19,9 @@ from bitsandbytes import functional
 from bitsandbytes.nn import Linear4bit
 
 from lorikeet_adapters.base_model import BaseModel, load_base
+from lorikeet_adapters.lock import holder_url
 from lorikeet_adapters.mix import Mix, parse_mix
 from lorikeet_adapters.spec import parse_spec
-from lorikeet_adapters.store import holder_url
 from lorikeet_adapters.weights import AdapterWeights, load_weights
 from lorikeet_server.engine.config import EngineConfig
 from lorikeet_server.engine.engine import Engine, Vocabulary

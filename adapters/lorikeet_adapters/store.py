@@ -7,7 +7,6 @@ what a kill leaves behind is swept at the next start.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -21,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
-from lorikeet_adapters.errors import StoreError, StoreLocked
+from lorikeet_adapters.errors import StoreError
+from lorikeet_adapters.lock import hold
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
 CHUNK = 1 << 20
@@ -69,7 +69,7 @@ class Store:
         self._incoming = folder / "incoming"
         for each in (self._blobs, self._incoming):
             each.mkdir(parents=True, exist_ok=True)
-        self._lock_file = _hold(folder / "lock")
+        self._lock_file = hold(folder)
         self._guard = threading.Lock()
         with ExitStack() as undo:
             undo.callback(self._lock_file.close)
@@ -230,31 +230,6 @@ def open_store(folder: Path) -> Store:
         raise StoreError(
             f"cannot use the data folder {folder}: {reason}; choose another --data-dir"
         ) from error
-
-
-def holder_url(folder: Path) -> str | None:
-    """The URL of the process that holds this data folder; None when nobody does or it has no URL yet."""
-    try:
-        with (folder / "lock").open("rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return file.read().decode() or None
-    except FileNotFoundError:
-        pass
-    return None
-
-
-def _hold(path: Path) -> BinaryIO:
-    file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        url = file.read().decode()
-        file.close()
-        raise StoreLocked(url or None) from None
-    file.truncate(0)
-    return file
 
 
 def _open_catalogue(path: Path) -> sqlite3.Connection:

@@ -13,9 +13,10 @@ from urllib.parse import quote
 from urllib.request import Request, urlopen
 
 from lorikeet_adapters.errors import RefusedError
+from lorikeet_adapters.lock import holder_url
 from lorikeet_adapters.registry import AdapterRecord, Registry
 from lorikeet_adapters.source import open_folder
-from lorikeet_adapters.store import Store, holder_url, open_store
+from lorikeet_adapters.store import Store, open_store
 
 TIMEOUT_S = 120
 

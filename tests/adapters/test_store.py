@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from lorikeet_adapters.errors import StoreError, StoreLocked
+from lorikeet_adapters.lock import holder_url
 from lorikeet_adapters.registry import Registry
-from lorikeet_adapters.store import Store, StoredGeneration, StoredName, holder_url
+from lorikeet_adapters.store import Store, StoredGeneration, StoredName
 from tests.adapters.bundles import WordChecker, bundle, check_store
 
 NAMES = st.sampled_from(["a", "b", "owner/c"])

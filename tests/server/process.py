@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 
-from lorikeet_adapters.store import holder_url
+from lorikeet_adapters.lock import holder_url
 
 START_S = 90.0
 ENTRY = (sys.executable, "-c", "from lorikeet_server.cli import main; main()")
