@@ -88,6 +88,17 @@ def test_questions_may_be_put_again_and_equal_ones_are_asked_once(
         assert judge.answers([question], max_tokens=1)[question].stopped is False
 
 
+def test_more_questions_than_fit_at_once_are_all_answered(
+    trained: TrainedAdapter, base_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lorikeet_trainer.evaluate.IN_FLIGHT", 4)
+    rows = trained.dataset.rows
+    questions = [Question(row.prompt, alone("mood")) for row in rows]
+    with open_judge(str(base_folder), "nf4", {"mood": trained.folder}) as judge:
+        answers = judge.answers(questions, max_tokens=8)
+    assert [answers[question].text for question in questions] == [row.answer for row in rows]
+
+
 def test_a_question_that_cannot_be_answered_is_refused(base_folder: Path) -> None:
     with open_judge(str(base_folder), "nf4", {}) as judge, pytest.raises(EvaluationRefused, match="context"):
         judge.answers([Question((5,) * CONTEXT, BASE_MIX)], max_tokens=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 
 from lorikeet_adapters.base_model import BaseModel, load_base
@@ -23,6 +23,7 @@ from lorikeet_trainer.errors import EvaluationRefused
 from lorikeet_trainer.rendering import Row
 from lorikeet_trainer.scores import Judged, Scores, score
 
+IN_FLIGHT = 128  # the scheduler looks at every waiting request in every step: more of them only cost time
 BASE = "base"  # how the empty mix is called in a report
 
 
@@ -53,13 +54,16 @@ class Judge:
         self.answers([Question((0,), mix) for mix in self.contestants.values()], max_tokens=1)
 
     def answers(self, questions: Iterable[Question], max_tokens: int) -> dict[Question, Answer]:
-        """Greedy answers, all in flight together; equal questions are asked once. Raises EvaluationRefused."""
-        asked = {next(self._ids): question for question in dict.fromkeys(questions)}
+        """Greedy answers, whoever they are put to; equal questions are asked once. Raises EvaluationRefused."""
         sampling = Sampling(max_tokens=max_tokens)
-        done = self._engine.complete(
-            Request(key, question.prompt, sampling, question.mix) for key, question in asked.items()
-        )
-        return {question: _answer(*done[key]) for key, question in asked.items()}
+        waiting = iter(dict.fromkeys(questions))
+        answers: dict[Question, Answer] = {}
+        while together := {next(self._ids): question for question in islice(waiting, IN_FLIGHT)}:
+            done = self._engine.complete(
+                Request(key, question.prompt, sampling, question.mix) for key, question in together.items()
+            )
+            answers |= {question: _answer(*done[key]) for key, question in together.items()}
+        return answers
 
     def logprobs(self, row: Row, mix: Mix) -> tuple[float, ...]:
         """The log-probability of each token of the row's last turn, after the row's own prompt."""
