@@ -42,9 +42,7 @@ def load_dataset(path: Path, renderer: Renderer, max_length: int | None = None) 
     try:
         data = path.read_bytes()
     except OSError as error:
-        finding = RowFinding(
-            0, "", "cannot_read", f"cannot be read: {error.strerror}", "name a readable file"
-        )
+        finding = RowFinding(0, "", "cannot_read", error.strerror or str(error), "name a readable file")
         raise DatasetRefused(path.name, [finding]) from error
     return read_dataset(data, path.name, renderer, max_length)
 

@@ -28,6 +28,7 @@ class RowFinding:
 
     @property
     def sentence(self) -> str:
-        where = f"line {self.line}" if self.line else "the file"
-        at = f", {self.field}" if self.field else ""
-        return f"{where}{at}: {self.message} ({self.fix})"
+        where = [f"line {self.line}"] if self.line else []
+        where += [self.field] if self.field else []
+        said = f"{self.message} ({self.fix})"
+        return f"{', '.join(where)}: {said}" if where else said
