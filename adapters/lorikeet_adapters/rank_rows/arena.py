@@ -1,13 +1,11 @@
-"""Where rank rows live: per module two growing blocks of memory, and who owns which rows of them."""
+"""Where rank rows live: per module growing blocks of memory, and who owns which rows of them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
-
-from lorikeet_adapters.base_model import LinearShape
-from lorikeet_adapters.weights import ModuleRows
 
 FIRST_CAPACITY = 32
 
@@ -24,65 +22,89 @@ class Extent:
 
 
 class Arena:
-    """The rank rows of one module: a[capacity, in_features], b[capacity, out_features].
+    """Blocks of `capacity` rows each, one block per width; an owner has the same rows in all of them.
 
-    Only the engine thread calls it. Growing moves the rows, so views are taken per step.
+    Only the engine thread calls it. Growing and compacting move rows, so views are taken per step.
+    It never holds more than `limit` rows: who needs more has miscounted.
     """
 
-    def __init__(self, shape: LinearShape, dtype: torch.dtype, device: torch.device) -> None:
-        self.a = torch.zeros(0, shape.in_features, dtype=dtype, device=device)
-        self.b = torch.zeros(0, shape.out_features, dtype=dtype, device=device)
-        self._free: list[Extent] = []
+    def __init__(self, widths: Sequence[int], limit: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.blocks = tuple(torch.zeros(0, width, dtype=dtype, device=device) for width in widths)
+        self.extents: dict[str, Extent] = {}
+        self._limit = limit
 
     @property
     def capacity(self) -> int:
-        return self.a.shape[0]
+        return self.blocks[0].shape[0]
 
     @property
     def bytes(self) -> int:
-        return sum(block.numel() * block.element_size() for block in (self.a, self.b))
+        return sum(block.numel() * block.element_size() for block in self.blocks)
 
-    def insert(self, rows: ModuleRows) -> Extent:
-        """Copy an adapter's rows in and return where they lie."""
-        extent = self._allocate(rows.rank)
+    def insert(self, owner: str, rows: Sequence[torch.Tensor]) -> None:
+        """Copy rows[i][count, width] into block i. The owner must be new; on an error nothing changes."""
+        assert owner not in self.extents, owner
+        extent = self._allocate(len(rows[0]))
         try:
-            self.a[extent.start : extent.stop] = rows.a
-            self.b[extent.start : extent.stop] = rows.b
+            for block, new in zip(self.blocks, rows, strict=True):
+                block[extent.start : extent.stop] = new
         except BaseException:
-            self.evict(extent)
+            self._zero(extent)
             raise
-        return extent
+        self.extents[owner] = extent
 
-    def evict(self, extent: Extent) -> None:
-        """Give rows back; they are zeroed, so that nothing stale can be read through them."""
-        self.a[extent.start : extent.stop] = 0
-        self.b[extent.start : extent.stop] = 0
-        self._free = _merged([*self._free, extent])
+    def evict(self, owner: str) -> None:
+        """Give the owner's rows back; they are zeroed, so that nothing stale can be read through them."""
+        self._zero(self.extents.pop(owner))
+
+    def _zero(self, extent: Extent) -> None:
+        for block in self.blocks:
+            block[extent.start : extent.stop] = 0
 
     def _allocate(self, count: int) -> Extent:
-        hole = next((free for free in self._free if len(free) >= count), None)
-        if hole is None:
-            self._grow(count)
-            return self._allocate(count)
-        self._free.remove(hole)
-        if len(hole) > count:
-            self._free = _merged([*self._free, Extent(hole.start + count, hole.stop)])
-        return Extent(hole.start, hole.start + count)
+        used = sum(map(len, self.extents.values()))
+        assert used + count <= self._limit, (used, count, self._limit)
+        if used + count > self.capacity:
+            self._grow(used + count)
+        start = self._hole(count)
+        if start is None:
+            self._compact()
+            start = used
+        return Extent(start, start + count)
 
-    def _grow(self, count: int) -> None:
-        added = max(FIRST_CAPACITY, self.capacity, count)
-        # Both are made before anything changes: when memory runs out, the arena is what it was.
-        a = torch.cat([self.a, self.a.new_zeros(added, self.a.shape[1])])
-        b = torch.cat([self.b, self.b.new_zeros(added, self.b.shape[1])])
-        self._free = _merged([*self._free, Extent(self.capacity, self.capacity + added)])
-        self.a, self.b = a, b
+    def _hole(self, count: int) -> int | None:
+        """First of `count` free rows that touch."""
+        free = 0
+        for extent in (*_ordered(self.extents.values()), Extent(self.capacity, self.capacity)):
+            if extent.start - free >= count:
+                return free
+            free = extent.stop
+        return None
+
+    def _grow(self, needed: int) -> None:
+        capacity = min(max(FIRST_CAPACITY, 2 * self.capacity, needed), self._limit)
+        added = capacity - self.capacity
+        # All are made before anything changes: when memory runs out, the arena is what it was.
+        self.blocks = tuple(
+            torch.cat([block, block.new_zeros(added, block.shape[1])]) for block in self.blocks
+        )
+
+    def _compact(self) -> None:
+        """Move every owner's rows to the front, in their order."""
+        owners = sorted(self.extents, key=lambda owner: self.extents[owner].start)
+        indices = [
+            row for owner in owners for row in range(self.extents[owner].start, self.extents[owner].stop)
+        ]
+        packed = tuple(block[indices] for block in self.blocks)
+        for block, rows in zip(self.blocks, packed, strict=True):
+            block[: len(rows)] = rows
+            block[len(rows) :] = 0
+        start = 0
+        for owner in owners:
+            count = len(self.extents[owner])
+            self.extents[owner] = Extent(start, start + count)
+            start += count
 
 
-def _merged(extents: list[Extent]) -> list[Extent]:
-    merged: list[Extent] = []
-    for extent in sorted(extents, key=lambda each: each.start):
-        if merged and merged[-1].stop == extent.start:
-            merged[-1] = Extent(merged[-1].start, extent.stop)
-        else:
-            merged.append(extent)
-    return merged
+def _ordered(extents: Iterable[Extent]) -> list[Extent]:
+    return sorted(extents, key=lambda each: each.start)

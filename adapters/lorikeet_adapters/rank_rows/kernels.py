@@ -41,7 +41,7 @@ def batched(
 ) -> torch.Tensor:
     """Two GEMMs and a masked multiply; works on every device. `s` broadcasts over tokens if it has one row."""
     shrunk = F.linear(x, a)
-    weighted = torch.where(s != 0, shrunk * s, 0)
+    weighted = torch.where(s != 0, shrunk * s, 0)  # s is fp32, so a weight is never rounded by itself
     return torch.addmm(y, weighted.to(b.dtype), b)
 
 

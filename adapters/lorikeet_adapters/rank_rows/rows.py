@@ -19,14 +19,18 @@ from lorikeet_adapters.weights import AdapterWeights
 
 
 class _Target:
-    """One linear module: its arena, who owns rows in it, and this step's share of the work."""
+    """One linear module: the arena of its rows and this step's share of the work."""
 
     def __init__(self, arena: Arena) -> None:
         self.arena = arena
-        self.extents: dict[str, Extent] = {}
         self.active: ActiveRows | None = None
         self.s: torch.Tensor | None = None
         self._gathered: tuple[tuple[Extent, ...], torch.Tensor, torch.Tensor] | None = None
+
+    @property
+    def bytes(self) -> int:
+        copies = self._gathered[1:] if self._gathered else ()
+        return self.arena.bytes + sum(each.numel() * each.element_size() for each in copies)
 
     def changed(self) -> None:
         self._gathered = None
@@ -35,12 +39,13 @@ class _Target:
         """a[R, K] and b[R, N] of the active extents: views where they touch, else a copy kept until they change."""
         assert self.active is not None
         extents = self.active.extents
+        in_a, in_b = self.arena.blocks
         if all(left.stop == right.start for left, right in pairwise(extents)):
             whole = slice(extents[0].start, extents[-1].stop)
-            return self.arena.a[whole], self.arena.b[whole]
+            return in_a[whole], in_b[whole]
         if self._gathered is None or self._gathered[0] != extents:
-            a = torch.cat([self.arena.a[each.start : each.stop] for each in extents])
-            b = torch.cat([self.arena.b[each.start : each.stop] for each in extents])
+            a = torch.cat([in_a[each.start : each.stop] for each in extents])
+            b = torch.cat([in_b[each.start : each.stop] for each in extents])
             self._gathered = (extents, a, b)
         return self._gathered[1], self._gathered[2]
 
@@ -48,16 +53,21 @@ class _Target:
 class RankRows:
     """All targets of one base model. Only the thread that runs the model calls it.
 
+    `limit` bounds the sum of the ranks of the resident adapters. A module's memory is at most that
+    many rows, and as many again while the adapters of a step lie apart and are gathered.
+
     The base keeps its classes, weights and quantiser: rows are added by forward hooks on the raw
     model, which return at once when a step has no active rows.
     """
 
-    def __init__(self, base: BaseModel, kernel: str = "torch") -> None:
+    def __init__(self, base: BaseModel, limit: int, kernel: str = "torch") -> None:
         self._kernel: Kernel = KERNELS[kernel]
         self._device = base.device
         self._dtype = base.compute_dtype
         self._targets = {
-            name: _Target(Arena(shape, base.compute_dtype, base.device))
+            name: _Target(
+                Arena((shape.in_features, shape.out_features), limit, base.compute_dtype, base.device)
+            )
             for name, shape in base.linears.items()
         }
         self._resident: dict[str, int] = {}
@@ -74,7 +84,7 @@ class RankRows:
 
     @property
     def bytes(self) -> int:
-        return sum(target.arena.bytes for target in self._targets.values())
+        return sum(target.bytes for target in self._targets.values())
 
     def insert(self, generation: str, weights: AdapterWeights) -> None:
         """Give a checked adapter rows in every module it has, or, when memory runs out, in none. Must not be resident."""
@@ -82,8 +92,8 @@ class RankRows:
         try:
             for name, rows in weights.modules.items():
                 target = self._targets[name]
-                target.extents[generation] = target.arena.insert(rows)
                 target.changed()
+                target.arena.insert(generation, (rows.a, rows.b))
         except BaseException:
             self._take_back(generation)
             raise
@@ -96,10 +106,9 @@ class RankRows:
 
     def _take_back(self, generation: str) -> None:
         for target in self._targets.values():
-            extent = target.extents.pop(generation, None)
-            if extent is not None:
-                target.arena.evict(extent)
+            if generation in target.arena.extents:
                 target.changed()
+                target.arena.evict(generation)
 
     @contextmanager
     def step(self, mixes: Sequence[Mix]) -> Iterator[None]:
@@ -122,13 +131,14 @@ class RankRows:
 
     def _choose(self, mixes: Sequence[Mix]) -> None:
         # Modules whose adapters lie in the same rows share one S, which is nearly all of them.
+        named = sorted({term.adapter for mix in mixes for term in mix.terms})
         shared: dict[tuple[tuple[str, Extent], ...], tuple[ActiveRows | None, torch.Tensor | None]] = {}
         for target in self._targets.values():
-            key = tuple(sorted(target.extents.items(), key=lambda item: item[0]))
+            extents = target.arena.extents
+            key = tuple((each, extents[each]) for each in named if each in extents)
             if key not in shared:
-                active = active_rows(target.extents, mixes) if mixes else None
-                s = None if active is None else active.s.to(self._device, self._dtype)
-                shared[key] = (active, s)
+                active = active_rows(dict(key), mixes)
+                shared[key] = (active, None if active is None else active.s.to(self._device))
             target.active, target.s = shared[key]
 
     def _add(
@@ -139,9 +149,6 @@ class RankRows:
         a, b = target.rows()
         x = inputs[0].reshape(-1, inputs[0].shape[-1]).to(self._dtype)
         y = output.reshape(-1, output.shape[-1])
-        s = (
-            target.s
-            if target.s.shape[0] in (1, x.shape[0])
-            else target.s.repeat_interleave(x.shape[0] // len(target.s), 0)
-        )
-        return self._kernel(x, a, b, s.expand(x.shape[0], -1), y.to(self._dtype)).view_as(output)
+        # A module that sees other tokens than the batch's, or none, fails here: expand() takes one row or all.
+        added = self._kernel(x, a, b, target.s.expand(len(x), -1), y.to(self._dtype))
+        return added.to(output.dtype).view_as(output)

@@ -31,11 +31,19 @@ class DecodeRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Load:
+    """An order to the loader. `ticket` tells its outcome from that of an earlier order, retired since."""
+
+    generation: str
+    ticket: int
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """One step, in the order in which the runner carries it out."""
 
     leave: tuple[str, ...] = ()  # requests whose slot or half-made prefill is given back
-    load: tuple[str, ...] = ()  # generations whose files the loader must read
+    load: tuple[Load, ...] = ()
     evict: tuple[str, ...] = ()  # generations whose rank rows or host tensors are given back
     insert: tuple[str, ...] = ()  # generations whose host tensors become rank rows
     decode: tuple[DecodeRow, ...] = ()  # every running request

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lorikeet_adapters.weights import AdapterWeights
+from lorikeet_server.engine.batch import Load
 from lorikeet_server.engine.request import Failure, Request
 
 
@@ -20,13 +21,13 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class AdapterArrived:
-    generation: str
+    load: Load
     weights: AdapterWeights
 
 
 @dataclass(frozen=True, slots=True)
 class AdapterMissing:
-    generation: str
+    load: Load
     failure: Failure
 
 

@@ -17,7 +17,7 @@ import torch
 from lorikeet_adapters.base_model import BaseModel
 from lorikeet_adapters.mix import BASE_MIX, Mix
 from lorikeet_adapters.weights import AdapterWeights
-from lorikeet_server.engine.batch import Batch, Sampled, StepOutput
+from lorikeet_server.engine.batch import Batch, Load, Sampled, StepOutput
 from lorikeet_server.engine.command import (
     AdapterArrived,
     AdapterMissing,
@@ -75,7 +75,7 @@ class Engine:
         self.max_model_len = min(config.max_model_len or base.context_length, base.context_length)
         self.failure: Failure | None = None
         self.stats = EngineStats(slots=config.max_slots, rows=config.rank_rows)
-        self.runner = Runner(base, config.max_slots, config.kernel)
+        self.runner = Runner(base, config.max_slots, config.rank_rows, config.kernel)
         self.publish = publish
         self._config = config
         self._vocabulary = vocabulary
@@ -174,10 +174,10 @@ class Engine:
             case Cancel(request_id):
                 if request_id in self._scheduler:
                     self._finish(request_id, Ending(RequestEvent.ABORT))
-            case AdapterArrived(generation, weights):
-                self._arrived(generation, weights)
-            case AdapterMissing(generation, failure):
-                self._missing(generation, failure)
+            case AdapterArrived(load, weights):
+                self._arrived(load, weights)
+            case AdapterMissing(load, failure):
+                self._missing(load, failure)
             case Retire(generation):
                 self._scheduler.retire(generation)
             case Stop():
@@ -202,16 +202,16 @@ class Engine:
         timing = self._progress.pop(request.id).timing(time.monotonic())
         self._pending.append(Finished(request.id, FinishReason.FAILED, 0, failure=failure, timing=timing))
 
-    def _arrived(self, generation: str, weights: AdapterWeights) -> None:
-        if not self._scheduler.expects(generation):
+    def _arrived(self, load: Load, weights: AdapterWeights) -> None:
+        if not self._scheduler.expects(load):
             return  # retired while it was read
-        self.runner.hold(generation, weights)
-        self._scheduler.adapter_loaded(generation, weights.rank)
+        self.runner.hold(load.generation, weights)
+        self._scheduler.adapter_loaded(load.generation, weights.rank)
         self._fail_unservable()
 
-    def _missing(self, generation: str, failure: Failure) -> None:
-        if self._scheduler.expects(generation):
-            for request_id in self._scheduler.adapter_failed(generation):
+    def _missing(self, load: Load, failure: Failure) -> None:
+        if self._scheduler.expects(load):
+            for request_id in self._scheduler.adapter_failed(load.generation):
                 self._finish(request_id, Ending(RequestEvent.FAIL), failure)
 
     def _fail_unservable(self) -> None:
@@ -219,8 +219,8 @@ class Engine:
             self._finish(request_id, Ending(RequestEvent.FAIL), TOO_MANY_ROWS)
 
     def _begin(self, batch: Batch) -> None:
-        for generation in batch.load:
-            self._loader.load(generation)
+        for order in batch.load:
+            self._loader.load(order)
         now = time.monotonic()
         for chunk in batch.prefill:
             self._progress[chunk.request.id].admitted(now)

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from lorikeet_adapters.errors import LorikeetError
 from lorikeet_adapters.weights import AdapterWeights
+from lorikeet_server.engine.batch import Load
 from lorikeet_server.engine.command import AdapterArrived, AdapterMissing, Command
 from lorikeet_server.engine.request import Failure
 
@@ -23,22 +24,21 @@ class Loader:
         self._deliver = deliver
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="adapter-loader")
 
-    def load(self, generation: str) -> None:
-        self._pool.submit(self._load, generation)
+    def load(self, order: Load) -> None:
+        self._pool.submit(self._load, order)
 
     def close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _load(self, generation: str) -> None:
+    def _load(self, order: Load) -> None:
         outcome: Command
         try:
-            outcome = AdapterArrived(generation, self._fetch(generation))
+            outcome = AdapterArrived(order, self._fetch(order.generation))
         except LorikeetError as error:
-            outcome = AdapterMissing(generation, Failure("adapter_refused", str(error)))
+            outcome = AdapterMissing(order, Failure("adapter_refused", str(error)))
         except Exception:
             # Whatever else it is must still end the requests that wait for this adapter.
-            log.exception("loading adapter %s failed", generation[:12])
-            outcome = AdapterMissing(
-                generation, Failure("adapter_load_failed", "the adapter could not be loaded")
-            )
+            log.exception("loading adapter %s failed", order.generation[:12])
+            failure = Failure("adapter_load_failed", "the adapter could not be loaded")
+            outcome = AdapterMissing(order, failure)
         self._deliver(outcome)

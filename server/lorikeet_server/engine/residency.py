@@ -11,12 +11,16 @@ from dataclasses import dataclass
 
 from lorikeet_adapters.lifecycle import AdapterEvent, AdapterState, advance
 
+ON_HOST = (AdapterState.LOADING, AdapterState.HOST)
+LOADABLE = (AdapterState.REGISTERED, AdapterState.FAILED)
+
 
 @dataclass(slots=True)
 class _Resident:
     state: AdapterState = AdapterState.REGISTERED
     rank: int = 0
     last_used: int = 0
+    ticket: int = 0  # of the load under way
 
 
 class Residency:
@@ -27,6 +31,7 @@ class Residency:
         self._adapters: dict[str, _Resident] = {}
         self._users: Counter[str] = Counter()
         self._clock = 0
+        self._tickets = 0
 
     def state(self, generation: str) -> AdapterState:
         known = self._adapters.get(generation)
@@ -43,13 +48,27 @@ class Residency:
         """On the host or the device: a request for it need not wait for the disk."""
         return self.state(generation) in (AdapterState.HOST, AdapterState.DEVICE)
 
-    def want(self, generation: str) -> bool:
-        """True when the caller must start a load now."""
-        if self.state(generation) not in (AdapterState.REGISTERED, AdapterState.FAILED):
-            return False
+    @property
+    def on_host(self) -> int:
+        """Adapters whose tensors are in host memory or on their way there."""
+        return sum(each.state in ON_HOST for each in self._adapters.values())
+
+    def absent(self, generations: Iterable[str]) -> tuple[str, ...]:
+        """Those whose files must be read before a request that names them can go on."""
+        return tuple(each for each in generations if self.state(each) in LOADABLE)
+
+    def load(self, generation: str) -> int:
+        """Its files are being read from now on; returns the ticket that the outcome will carry."""
         self._adapters.setdefault(generation, _Resident())
         self._move(generation, AdapterEvent.LOAD)
-        return True
+        self._tickets += 1
+        self._adapters[generation].ticket = self._tickets
+        return self._tickets
+
+    def expects(self, generation: str, ticket: int) -> bool:
+        """False for the outcome of a load that was retired while its files were read."""
+        known = self._adapters.get(generation)
+        return known is not None and known.state is AdapterState.LOADING and known.ticket == ticket
 
     def loaded(self, generation: str, rank: int) -> None:
         self._move(generation, AdapterEvent.LOADED)
@@ -92,6 +111,7 @@ class Residency:
         assert not self._users[generation], generation
         held = self.is_near(generation)
         self._adapters.pop(generation, None)
+        self._users.pop(generation, None)
         return held
 
     def drop(self, generation: str) -> None:

@@ -21,8 +21,8 @@ from lorikeet_server.engine.slot_cache import SlotCache
 class Runner:
     """Carries out `Batch` values on one resident model."""
 
-    def __init__(self, base: BaseModel, slots: int, kernel: str = "torch") -> None:
-        self.rank_rows = RankRows(base, kernel)
+    def __init__(self, base: BaseModel, slots: int, rows: int, kernel: str = "torch") -> None:
+        self.rank_rows = RankRows(base, rows, kernel)
         self._model: PreTrainedModel = base.model
         self._device = base.device
         self._cache = SlotCache(base.model.config.get_text_config().num_hidden_layers, slots)

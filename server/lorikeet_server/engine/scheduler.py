@@ -2,7 +2,8 @@
 
 Decode comes first: every running request takes part in every step. What is left of the token
 budget goes to prompts in order of arrival. A request that does not fit now (no slot, no rank rows,
-adapter still loading) keeps its place and never blocks those behind it.
+adapter still loading) keeps its place and lets those behind it pass, but only so often when it is
+rank rows it waits for: see PATIENCE.
 """
 
 from __future__ import annotations
@@ -11,13 +12,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from lorikeet_adapters.lifecycle import AdapterState
-from lorikeet_server.engine.batch import Batch, DecodeRow, PrefillChunk
+from lorikeet_server.engine.batch import Batch, DecodeRow, Load, PrefillChunk
 from lorikeet_server.engine.config import EngineConfig
 from lorikeet_server.engine.lifecycle import TERMINAL, RequestEvent, RequestState, advance
 from lorikeet_server.engine.request import Request
 from lorikeet_server.engine.residency import Residency
 
 WAITING = (RequestState.WAITING, RequestState.WAITING_ADAPTER)
+# How many later requests may take rank rows before one that waits for rows. Then whoever would need
+# rows of other adapters waits behind it, so a wide mix starts once what runs has ended.
+PATIENCE = 16
+# Adapters read ahead of their requests' turn. The first in line may always load, so the most is
+# this many and one mix more.
+MAX_ON_HOST = 32
 
 
 @dataclass(slots=True)
@@ -26,6 +33,11 @@ class _Entry:
     state: RequestState
     computed: int = 0  # prompt tokens
     generated: list[int] = field(default_factory=list)
+    passed: int = 0  # later requests that took rank rows while this one waited for some
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        return self.request.mix.adapters
 
     @property
     def holds_slot(self) -> bool:
@@ -41,7 +53,6 @@ class Scheduler:
         self._entries: dict[str, _Entry] = {}  # in order of arrival
         self._leaving: list[str] = []
         self._evict: list[str] = []
-        self._load: list[str] = []
 
     def __contains__(self, request_id: str) -> bool:
         return request_id in self._entries
@@ -50,7 +61,7 @@ class Scheduler:
     def idle(self) -> bool:
         """Nothing to compute and nothing to give back: the engine may sleep until a command comes."""
         moving = any(entry.state is not RequestState.WAITING_ADAPTER for entry in self._entries.values())
-        return not (moving or self._leaving or self._evict or self._load)
+        return not (moving or self._leaving or self._evict or self._wanted())
 
     @property
     def request_ids(self) -> tuple[str, ...]:
@@ -63,12 +74,11 @@ class Scheduler:
         """Take a request in; its adapters' loads start with the next step."""
         entry = _Entry(request, RequestState.WAITING_ADAPTER)
         self._entries[request.id] = entry
-        self._want(request.mix.adapters)
         self._wake(entry)
 
-    def expects(self, generation: str) -> bool:
+    def expects(self, load: Load) -> bool:
         """False when the adapter was retired while its files were read."""
-        return self._residency.state(generation) is AdapterState.LOADING
+        return self._residency.expects(load.generation, load.ticket)
 
     def adapter_loaded(self, generation: str, rank: int) -> None:
         """Its tensors are on the host; wake those whose every adapter is near now."""
@@ -89,7 +99,7 @@ class Scheduler:
             entry.request.id
             for entry in self._entries.values()
             if entry.state is RequestState.WAITING
-            and self._residency.rank_sum(entry.request.mix.adapters) > self._residency.row_budget
+            and self._residency.rank_sum(entry.adapters) > self._residency.row_budget
         )
 
     def waiting_for(self, generation: str) -> tuple[str, ...]:
@@ -97,7 +107,7 @@ class Scheduler:
         return tuple(
             entry.request.id
             for entry in self._entries.values()
-            if entry.state in WAITING and generation in entry.request.mix.adapters
+            if entry.state in WAITING and generation in entry.adapters
         )
 
     def retire(self, generation: str) -> None:
@@ -112,21 +122,11 @@ class Scheduler:
             for entry in self._entries.values()
             if entry.state is RequestState.DECODE
         )
-        insert: list[str] = []
-        prefill: list[PrefillChunk] = []
+        load = tuple(Load(each, self._residency.load(each)) for each in self._wanted())
         budget = max(self._config.prefill_tokens - len(decode), 1)
-        for entry in self._entries.values():
-            if budget <= 0:
-                break
-            if entry.state is RequestState.WAITING and not self._admit(entry, insert):
-                continue
-            if entry.state is RequestState.PREFILL:
-                prefill.append(self._next_chunk(entry, budget))
-                budget -= prefill[-1].stop - prefill[-1].start
-        batch = Batch(
-            tuple(self._leaving), tuple(self._load), tuple(self._evict), tuple(insert), decode, tuple(prefill)
-        )
-        self._leaving, self._load, self._evict = [], [], []
+        insert, prefill = self._fill(budget)
+        batch = Batch(tuple(self._leaving), load, tuple(self._evict), insert, decode, prefill)
+        self._leaving, self._evict = [], []
         self._check(batch)
         return batch
 
@@ -150,37 +150,64 @@ class Scheduler:
         del self._entries[request_id]
         if held:
             self._leaving.append(request_id)
-            self._residency.release(entry.request.mix.adapters)
-        self._drop_unwanted(entry.request.mix.adapters)
+            self._residency.release(entry.adapters)
+        self._drop_unwanted(entry.adapters)
         return entry.state
 
-    def _admit(self, entry: _Entry, insert: list[str]) -> bool:
-        if self._slots_used() >= self._config.max_slots:
-            return False
-        moves = self._residency.admit(entry.request.mix.adapters)
+    def _fill(self, budget: int) -> tuple[tuple[str, ...], tuple[PrefillChunk, ...]]:
+        """Admit and prefill in order of arrival: (adapters to insert, prompt chunks)."""
+        insert: list[str] = []
+        prefill: list[PrefillChunk] = []
+        short: list[_Entry] = []  # they wait for rank rows
+        free = self._config.max_slots - self._slots_used()
+        for entry in self._entries.values():
+            if budget <= 0:
+                break
+            if entry.state is RequestState.WAITING and free and _may_pass(entry, short):
+                inserted = self._admit(entry)
+                if inserted is None:
+                    short.append(entry)
+                    continue
+                insert.extend(inserted)
+                free -= 1
+                for each in short:
+                    each.passed += bool(entry.adapters)
+            if entry.state is RequestState.PREFILL:
+                prefill.append(self._next_chunk(entry, budget))
+                budget -= prefill[-1].stop - prefill[-1].start
+        return tuple(insert), tuple(prefill)
+
+    def _admit(self, entry: _Entry) -> tuple[str, ...] | None:
+        """Give it a slot; returns the adapters to insert for it, or None while rank rows are short."""
+        moves = self._residency.admit(entry.adapters)
         if moves is None:
-            return False
-        self._evict.extend(moves[0])
-        insert.extend(moves[1])
+            return None
+        evict, insert = moves
+        self._evict.extend(evict)
         entry.state = advance(entry.state, RequestEvent.ADMIT)
-        self._send_back(frozenset(moves[0]))
-        return True
+        self._send_back(frozenset(evict))
+        return insert
 
     def _wake(self, entry: _Entry) -> None:
-        if all(self._residency.is_near(each) for each in entry.request.mix.adapters):
+        if all(self._residency.is_near(each) for each in entry.adapters):
             entry.state = advance(entry.state, RequestEvent.ADAPTERS_READY)
 
-    def _want(self, generations: Iterable[str]) -> None:
-        self._load.extend(each for each in generations if self._residency.want(each))
+    def _wanted(self) -> tuple[str, ...]:
+        """Adapters to start loading now: whole mixes, in order of arrival, as many as may lie ready."""
+        wanted: dict[str, None] = {}
+        on_host = self._residency.on_host
+        for place, entry in enumerate(each for each in self._entries.values() if each.state in WAITING):
+            absent = [each for each in self._residency.absent(entry.adapters) if each not in wanted]
+            if place and on_host + len(wanted) + len(absent) > MAX_ON_HOST:
+                break
+            wanted |= dict.fromkeys(absent)
+        return tuple(wanted)
 
     def _send_back(self, evicted: frozenset[str]) -> None:
         """Whoever counted on an adapter just evicted waits for it again, in the old place."""
         for entry in self._entries.values():
-            if entry.state not in WAITING or not evicted & set(entry.request.mix.adapters):
-                continue
-            if entry.state is RequestState.WAITING:
+            if entry.state is RequestState.WAITING and not evicted.isdisjoint(entry.adapters):
                 entry.state = advance(entry.state, RequestEvent.ADAPTER_LOST)
-            self._want(entry.request.mix.adapters)
 
     def _drop_unwanted(self, generations: Iterable[str]) -> None:
         for generation in generations:
@@ -201,6 +228,11 @@ class Scheduler:
         assert not set(batch.leave) & self._entries.keys(), "a request left and stayed"
         assert set(_ids(batch.decode)).isdisjoint(_ids(batch.prefill))
         self._residency.check()
+
+
+def _may_pass(entry: _Entry, short: Iterable[_Entry]) -> bool:
+    """Whether it takes nothing from a request that has been passed too often."""
+    return all(each.passed < PATIENCE or set(entry.adapters) <= set(each.adapters) for each in short)
 
 
 def _ids(rows: Iterable[DecodeRow | PrefillChunk]) -> tuple[str, ...]:

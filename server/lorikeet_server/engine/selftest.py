@@ -29,6 +29,7 @@ PROMPT_LENGTHS = (11, 4)
 FP32_BOUND = 1e-3
 LOW_PRECISION_BOUND = 0.15
 ZERO_ADAPTER = "self-test"
+ZERO_RANK = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ def _teacher_forced(
     base: BaseModel, kernel: str, prompts: list[tuple[int, ...]], tokens: list[list[int]]
 ) -> list[torch.Tensor]:
     """Our logits[2, V] for each step, a foreign row beside them, one of the two through rank rows of zeros."""
-    runner = Runner(base, slots=len(prompts) + 1, kernel=kernel)
+    runner = Runner(base, slots=len(prompts) + 1, rows=ZERO_RANK, kernel=kernel)
     runner.hold(ZERO_ADAPTER, _zero_adapter(base))
     runner.move(Batch(insert=(ZERO_ADAPTER,)))
     zeros = Mix((Term(ZERO_ADAPTER, 1.0),))
@@ -117,8 +118,8 @@ def _prefill(runner: Runner, request: Request) -> torch.Tensor:
 
 def _zero_adapter(base: BaseModel) -> AdapterWeights:
     def rows(inside: int, outside: int) -> ModuleRows:
-        ones = torch.ones(2, inside, dtype=base.compute_dtype)
-        return ModuleRows(ones, torch.zeros(2, outside, dtype=base.compute_dtype))
+        ones = torch.ones(ZERO_RANK, inside, dtype=base.compute_dtype)
+        return ModuleRows(ones, torch.zeros(ZERO_RANK, outside, dtype=base.compute_dtype))
 
     shapes = base.linears.items()
     return AdapterWeights({name: rows(shape.in_features, shape.out_features) for name, shape in shapes})

@@ -7,7 +7,6 @@ import random
 import pytest
 import torch
 
-from lorikeet_adapters.base_model import LinearShape
 from lorikeet_adapters.mix import BASE_MIX, Mix, Term
 from lorikeet_adapters.rank_rows.arena import Arena, Extent
 from lorikeet_adapters.rank_rows.kernels import KERNELS
@@ -64,13 +63,15 @@ def arranged(
     mixes: list[Mix], held: dict[str, ModuleRows], dtype: torch.dtype
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """a, b and s of one step, through the arena."""
-    arena = Arena(LinearShape(K, N), dtype, torch.device("cpu"))
-    extents = {generation: arena.insert(rows) for generation, rows in held.items()}
-    active = active_rows(extents, mixes)
+    arena = Arena((K, N), 512, dtype, torch.device("cpu"))
+    for generation, rows in held.items():
+        arena.insert(generation, (rows.a, rows.b))
+    active = active_rows(arena.extents, mixes)
     assert active is not None
-    a = torch.cat([arena.a[each.start : each.stop] for each in active.extents])
-    b = torch.cat([arena.b[each.start : each.stop] for each in active.extents])
-    return a, b, active.s.to(dtype)
+    in_a, in_b = arena.blocks
+    a = torch.cat([in_a[each.start : each.stop] for each in active.extents])
+    b = torch.cat([in_b[each.start : each.stop] for each in active.extents])
+    return a, b, active.s
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -39,7 +39,7 @@ def base(folders: dict[str, Path]) -> BaseModel:
 
 @pytest.fixture(params=["torch", "reference"])
 def rows(request: pytest.FixtureRequest, base: BaseModel) -> Iterator[RankRows]:
-    made = RankRows(base, request.param)
+    made = RankRows(base, 512, request.param)
     yield made
     made.detach()
 
@@ -77,7 +77,7 @@ def test_a_mixed_batch_equals_peft_row_by_row(
     assert torch.equal(logits(base), plain), "nothing stays after the step"
 
 
-def test_a_mix_a_row_or_one_for_all_mean_the_same_as_a_mix_a_token(
+def test_one_mix_for_all_means_the_same_as_a_mix_a_token(
     rows: RankRows, base: BaseModel, folders: dict[str, Path]
 ) -> None:
     for name in "ab":
@@ -85,9 +85,17 @@ def test_a_mix_a_row_or_one_for_all_mean_the_same_as_a_mix_a_token(
     blend = mix(a=0.7, b=-0.4)
     with rows.step([blend] * PROMPTS.numel()):
         expected = logits(base)
-    for mixes in ([blend], [blend] * len(PROMPTS)):
-        with rows.step(mixes):
-            torch.testing.assert_close(logits(base), expected, rtol=1e-5, atol=1e-5)
+    with rows.step([blend]):
+        torch.testing.assert_close(logits(base), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_module_that_sees_other_tokens_than_the_batch_is_an_error_not_a_guess(
+    rows: RankRows, base: BaseModel, folders: dict[str, Path]
+) -> None:
+    rows.insert("a", read(folders["a"], base))
+    for count in (2, len(PROMPTS), 2 * PROMPTS.numel()):
+        with pytest.raises(RuntimeError, match="expand"), rows.step([mix(a=1)] * count):
+            logits(base)
 
 
 def test_an_adapter_that_is_not_resident_cannot_be_asked_for(
@@ -119,7 +127,7 @@ def test_no_active_rows_leave_the_output_object_alone(base: BaseModel, folders: 
     layer = base.model.get_submodule("model.layers.0.self_attn")
     modules = {name: layer.get_submodule(name) for name in ("q_proj", "k_proj")}
     hooks = [module.register_forward_hook(note) for module in modules.values()]  # before those of the rows
-    rows = RankRows(base)
+    rows = RankRows(base, 512)
     rows.insert("b", read(folders["b"], base))
     x = torch.randn(1, 2, 64)
     for mixes, touched in (([BASE_MIX], set()), ([mix(b=1)], {"q_proj"})):
@@ -187,7 +195,7 @@ def test_insert_into_all_modules_or_none(rows: RankRows, base: BaseModel, folder
 
 def test_detached_rows_do_nothing(base: BaseModel, folders: dict[str, Path]) -> None:
     plain = logits(base)
-    rows = RankRows(base)
+    rows = RankRows(base, 512)
     rows.insert("a", read(folders["a"], base))
     with rows.step([mix(a=1)]):
         rows.detach()

@@ -10,14 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lorikeet_adapters.mix import Mix, Term
-from lorikeet_server.engine.batch import Batch
+from lorikeet_server.engine.batch import Batch, Load
 from lorikeet_server.engine.config import EngineConfig
 from lorikeet_server.engine.lifecycle import RequestEvent
 from lorikeet_server.engine.request import Request, Sampling
 from lorikeet_server.engine.residency import Residency
-from lorikeet_server.engine.scheduler import Scheduler
+from lorikeet_server.engine.scheduler import MAX_ON_HOST, PATIENCE, Scheduler
 
 RANKS = {"a": 4, "b": 8, "c": 8, "d": 16}
+
+
+def rank(adapter: str) -> int:
+    return RANKS.get(adapter, 1)
 
 
 def request(name: str, *adapters: str, prompt: int = 5, tokens: int = 3) -> Request:
@@ -38,7 +42,7 @@ class Simulation:
     chance: random.Random
     resident: set[str] = field(default_factory=set)
     host: set[str] = field(default_factory=set)
-    loading: list[str] = field(default_factory=list)
+    loading: list[Load] = field(default_factory=list)
     slots: dict[str, int] = field(default_factory=dict)
     requests: dict[str, Request] = field(default_factory=dict)
     tokens: dict[str, int] = field(default_factory=dict)
@@ -56,14 +60,16 @@ class Simulation:
         self.scheduler.finish(request_id, event)
         self.endings[request_id].append(event)
 
-    def load_one(self, fails: bool) -> None:
-        generation = self.loading.pop(self.chance.randrange(len(self.loading)))
+    def load_one(self, fails: bool, which: int | None = None) -> None:
+        order = self.loading.pop(self.chance.randrange(len(self.loading)) if which is None else which)
+        generation = order.generation
+        assert self.scheduler.expects(order)
         if fails:
             for request_id in self.scheduler.adapter_failed(generation):
                 self.finish(request_id, RequestEvent.FAIL)
             return
         self.host.add(generation)
-        self.scheduler.adapter_loaded(generation, RANKS[generation])
+        self.scheduler.adapter_loaded(generation, rank(generation))
         for request_id in self.scheduler.unservable():
             self.finish(request_id, RequestEvent.FAIL)
 
@@ -90,7 +96,7 @@ class Simulation:
         for generation in batch.insert:
             self.host.remove(generation)
             self.resident.add(generation)
-        assert sum(RANKS[each] for each in self.resident) <= 16
+        assert sum(map(rank, self.resident)) <= 16
         assert {row.request.id for row in batch.decode} <= self.slots.keys()
 
     def advance(self, each: Request) -> None:
@@ -190,7 +196,7 @@ def test_a_failed_load_ends_those_who_wait_and_the_next_request_tries_again() ->
     world.load_one(fails=True)
     assert world.endings["unlucky"] == [RequestEvent.FAIL]
     world.add(request("second", "a"))
-    assert world.step().load == ("a",)
+    assert [order.generation for order in world.step().load] == ["a"]
 
 
 def test_retiring_gives_rows_back_and_forgets() -> None:
@@ -202,6 +208,94 @@ def test_retiring_gives_rows_back_and_forgets() -> None:
     world.scheduler.retire("a")
     assert world.step().evict == ("a",)
     assert not world.resident
+
+
+def test_the_outcome_of_a_load_that_was_retired_is_not_taken_for_that_of_the_next() -> None:
+    world = Simulation(make_scheduler(), random.Random(0))
+    world.add(request("first", "a"))
+    (stale,) = world.step().load
+    world.finish("first", RequestEvent.ABORT)
+    world.scheduler.retire("a")
+    world.add(request("second", "a"))
+    (fresh,) = world.step().load
+    assert not world.scheduler.expects(stale)
+    assert world.scheduler.expects(fresh)
+
+
+def test_a_wide_mix_is_passed_a_stated_number_of_times_and_then_comes_next() -> None:
+    world = Simulation(make_scheduler(max_slots=3), random.Random(0))
+    world.add(request("first", "a", tokens=5))
+    world.step()
+    world.load_one(fails=False)
+    world.step()
+    world.add(request("wide", "d", tokens=1))
+    arrived = 0
+    while "wide" in world.scheduler and arrived < 10 * PATIENCE:
+        # One comes while the one before still runs, so the adapter is in use at every moment.
+        world.add(request(f"narrow{arrived}", "a", tokens=2))
+        arrived += 1
+        while world.loading:
+            world.load_one(fails=False)
+        world.step()
+    assert world.endings["wide"] == [RequestEvent.EXHAUST]
+    assert PATIENCE < arrived < PATIENCE + 10
+
+
+def test_what_takes_no_rows_from_a_mix_that_waits_may_always_pass() -> None:
+    world = Simulation(make_scheduler(max_slots=2), random.Random(0))
+    world.add(request("holds", "a", tokens=9 * PATIENCE))
+    world.step()
+    world.load_one(fails=False)
+    world.step()
+    world.add(request("wide", "d"))
+    for number in range(3 * PATIENCE):
+        world.add(request(f"base{number}", tokens=1))
+        if number == 0:
+            world.step()
+            world.load_one(fails=False)
+        world.step()
+        assert world.endings[f"base{number}"] == [RequestEvent.EXHAUST]
+
+
+def test_adapters_are_read_ahead_in_order_of_arrival_up_to_a_bound() -> None:
+    world = Simulation(make_scheduler(max_slots=1), random.Random(0))
+    world.add(request("runs", tokens=1000))
+    world.step()
+    for number in range(3 * MAX_ON_HOST):
+        world.add(request(f"r{number}", f"x{number:03}"))
+    for _ in range(10):
+        world.step()
+        while world.loading:
+            world.load_one(fails=False)
+    assert sorted(world.host) == [f"x{number:03}" for number in range(MAX_ON_HOST)]
+    world.finish("runs", RequestEvent.ABORT)
+    while not world.scheduler.idle or world.loading:
+        while world.loading:
+            world.load_one(fails=False)
+        world.step()
+    assert all(world.endings[f"r{number}"] == [RequestEvent.EXHAUST] for number in range(3 * MAX_ON_HOST))
+
+
+def test_the_first_in_line_loads_even_when_others_fill_the_host() -> None:
+    """Half-loaded mixes could otherwise wait for each other for ever."""
+    world = Simulation(make_scheduler(), random.Random(0))
+    world.add(request("brings", "a", "b", tokens=1))
+    world.step()
+    world.load_one(fails=False)
+    world.load_one(fails=False)
+    world.step()
+    for number in range(MAX_ON_HOST - 1):
+        world.add(request(f"r{number}", f"x{number:03}", "a", "b"))
+    world.add(request("takes", "d", tokens=1))
+    world.step()
+    world.load_one(fails=False, which=-1)
+    assert set(world.step().evict) == {"a", "b"}, "every mix that waits has lost two of three"
+    for _ in range(100 * MAX_ON_HOST):
+        if world.loading:
+            world.load_one(fails=False)
+        if not world.scheduler.idle:
+            world.step()
+    assert not world.scheduler.request_ids
 
 
 @pytest.mark.parametrize("event", [RequestEvent.STOP, RequestEvent.ABORT])
