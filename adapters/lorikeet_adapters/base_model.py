@@ -22,10 +22,11 @@ from transformers import (
     PretrainedConfig,
     PreTrainedModel,
 )
-from transformers.pytorch_utils import Conv1D
 from transformers.utils.logging import disable_progress_bar
 
+from lorikeet_adapters.context import context_length
 from lorikeet_adapters.errors import BaseModelRefused
+from lorikeet_adapters.linears import LinearShape, linear_shapes
 from lorikeet_adapters.precision import bfloat16_is_fast, compute_in_float32
 from lorikeet_adapters.quantization import Quantization
 
@@ -44,14 +45,6 @@ LOADING_ERRORS = (
     TypeError,
     ValueError,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class LinearShape:
-    """A module that can carry LoRA: y[..., out_features] from x[..., in_features]."""
-
-    in_features: int
-    out_features: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +69,7 @@ class BaseModel:
     @property
     def context_length(self) -> int:
         """Longest sequence in tokens that the model's positions were made for."""
-        return _context_length(self.model)
+        return context_length(self.model.config)
 
 
 def demo_base() -> Path:
@@ -149,11 +142,6 @@ def load_base(
     )
 
 
-def linear_shapes(model: nn.Module) -> dict[str, LinearShape]:
-    """Every module that LoRA can be attached to, by name, in the order of the forward's definition."""
-    return {name: _shape(module) for name, module in model.named_modules() if _is_linear(module)}
-
-
 def outline(source: str, trust_remote_code: bool = False) -> dict[str, LinearShape]:
     """The linear modules of a base from its config alone: nothing is read of its weights."""
     where = resolve_source(source)
@@ -198,17 +186,6 @@ def _tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 
 def _tensor_state(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: value for name, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
-
-
-def _is_linear(module: nn.Module) -> bool:
-    return isinstance(module, (nn.Linear, Conv1D))
-
-
-def _shape(module: nn.Module) -> LinearShape:
-    if isinstance(module, Conv1D):
-        return LinearShape(module.nx, module.nf)
-    linear = cast("nn.Linear", module)
-    return LinearShape(linear.in_features, linear.out_features)
 
 
 def _refuse_unservable(source: str, where: str, trust_remote_code: bool) -> None:
@@ -272,15 +249,6 @@ def _guard_packing(model: nn.Module, for_training: bool) -> tuple[str, ...]:
         if not module.support_avx512bf16_for_cpu:
             unpacked.append(name)
     return tuple(unpacked)
-
-
-def _context_length(model: PreTrainedModel) -> int:
-    config = model.config.get_text_config()
-    for key in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"):
-        value = getattr(config, key, None)
-        if isinstance(value, int):
-            return value
-    return 2048
 
 
 def _display_name(source: str) -> str:

@@ -16,9 +16,9 @@ from typing import TypeAlias
 import torch
 from safetensors import SafetensorError, safe_open
 
-from lorikeet_adapters.base_model import LinearShape
 from lorikeet_adapters.errors import AdapterRefused
 from lorikeet_adapters.finding import Finding
+from lorikeet_adapters.linears import LinearShape
 from lorikeet_adapters.spec import AdapterSpec
 
 KEY = re.compile(r"base_model\.model\.(?P<module>[\w.]+)\.lora_(?P<half>[AB])\.weight")

@@ -108,6 +108,7 @@ def http_error(error: LorikeetError) -> HttpError:
 # How the engine's own failure codes come back to the client as exceptions.
 FAILURES: dict[str, type[RequestError]] = {
     "context_length_exceeded": ContextTooLong,
+    "unknown_token": RequestRefused,
     "adapter_refused": MixUnusable,
     "mix_too_large": MixUnusable,
     "non_finite": MixUnusable,

@@ -11,10 +11,18 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers import AutoConfig, MambaConfig, Qwen3NextConfig
+from transformers.pytorch_utils import Conv1D
 
-from lorikeet_adapters.base_model import BaseModel, LinearShape, _guard_packing, load_base, outline
+from lorikeet_adapters.base_model import (
+    BaseModel,
+    _guard_packing,
+    load_base,
+    outline,
+)
 from lorikeet_adapters.errors import BaseModelRefused
+from lorikeet_adapters.linears import LinearShape, linear_shapes
 from lorikeet_adapters.precision import bfloat16_is_fast
 from lorikeet_adapters.quantization import Quantization
 from tests.tiny import CONFIGS, save_model
@@ -261,6 +269,40 @@ def test_a_weight_of_another_shape(copied: Path) -> None:
 
     edit_weights(copied, widen)
     assert "cannot load" in reason(copied)
+
+
+class Router(nn.Linear):
+    """As transformers' Llama4Router: a linear layer by class, whose forward returns two tensors."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[override]
+        logits = super().forward(x)
+        return logits.sigmoid(), logits
+
+
+class Head(nn.Linear):
+    """As FalconLinear: a forward of its own that does what nn.Linear's does."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ self.weight.T + self.bias
+
+
+def test_only_what_maps_each_token_of_the_batch_by_a_matrix_can_carry_rows() -> None:
+    model = nn.ModuleDict(
+        {
+            "router": Router(4, 3),
+            "mlp": nn.ModuleDict(
+                {"experts": nn.ModuleList([nn.Linear(4, 4)]), "shared_experts": nn.Linear(4, 8)}
+            ),
+            "head": Head(4, 5),
+            "experts": nn.ModuleList([nn.Linear(4, 4)]),
+            "conv": Conv1D(6, 4),
+        }
+    )
+    assert linear_shapes(model) == {
+        "mlp.shared_experts": LinearShape(4, 8),
+        "head": LinearShape(4, 5),
+        "conv": LinearShape(4, 6),
+    }
 
 
 def test_a_name_is_the_last_part_of_where_it_came_from(llama: Path) -> None:

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from lorikeet_adapters.base_model import LinearShape
 from lorikeet_adapters.errors import AdapterRefused
+from lorikeet_adapters.linears import LinearShape
 from lorikeet_adapters.spec import parse_spec
 from lorikeet_adapters.weights import MAX_TENSORS, AdapterWeights, load_weights
 

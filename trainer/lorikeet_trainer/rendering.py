@@ -22,12 +22,12 @@ from jinja2 import TemplateError
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 from lorikeet_adapters.base_model import resolve_source
+from lorikeet_adapters.context import context_length
 from lorikeet_adapters.errors import BaseModelRefused
 from lorikeet_trainer.example import Chat, Completion, Message
 from lorikeet_trainer.finding import RowFinding
 
 IGNORED = -100  # the label that torch's cross-entropy leaves out
-POSITION_LIMITS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
 
 
 class Tokenizer(Protocol):
@@ -106,7 +106,7 @@ class Renderer:
         except (OSError, ValueError, KeyError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise BaseModelRefused(f"`{source}` has no readable tokenizer: {reason}") from error
-        return cls(cast("Tokenizer", tokenizer), _end_tokens(where, tokenizer), _context(config))
+        return cls(cast("Tokenizer", tokenizer), _end_tokens(where, tokenizer), context_length(config))
 
     def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """Token ids of a conversation that waits for its answer, exactly as the server makes them."""
@@ -194,8 +194,3 @@ def _end_tokens(where: str, tokenizer: Tokenizer) -> frozenset[int]:
         eos = None
     several = eos if isinstance(eos, list) else [eos]
     return frozenset(each for each in (tokenizer.eos_token_id, *several) if each is not None)
-
-
-def _context(config: AutoConfig) -> int:
-    text = config.get_text_config()
-    return next((int(getattr(text, key)) for key in POSITION_LIMITS if getattr(text, key, None)), 2048)

@@ -13,6 +13,9 @@ class EngineConfig:
 
     max_slots: int = option(16, "Requests decoded at once.", least=1, most=1024)
     max_model_len: int = option(0, "Longest sequence in tokens; 0: what the base was made for.", least=0)
+    cache_bytes: int = option(
+        0, "Most bytes of keys and values; 0: a quarter of the free memory, on a GPU four fifths.", least=0
+    )
     rank_rows: int = option(512, "Sum of the ranks held beside the base.", least=1)
     prefill_tokens: int = option(256, "Tokens a step computes at most; long prompts take several.", least=1)
     threads: int = option(0, "Threads of the engine; 0: torch's choice.", least=0)

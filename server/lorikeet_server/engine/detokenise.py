@@ -6,6 +6,9 @@ from collections.abc import Callable, Sequence
 
 Decode = Callable[[Sequence[int]], str]
 REPLACEMENT = "\ufffd"
+# A character takes at most four bytes, and a token at least one: what is unfinished after so many
+# tokens never will be finished, and is said as it stands.
+LONGEST_CHARACTER = 4
 
 
 class IncrementalText:
@@ -29,7 +32,7 @@ class IncrementalText:
         self._tokens.append(token)
         known = self._decode(self._tokens[self._context : self._said])
         window = self._decode(self._tokens[self._context :])
-        if window.endswith(REPLACEMENT):
+        if window.endswith(REPLACEMENT) and len(self._tokens) - self._said < LONGEST_CHARACTER:
             return "", None
         self._context, self._said = self._said, len(self._tokens)
         self._held += window[len(known) :]

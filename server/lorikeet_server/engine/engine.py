@@ -18,6 +18,7 @@ from lorikeet_adapters.base_model import BaseModel
 from lorikeet_adapters.mix import BASE_MIX, Mix
 from lorikeet_adapters.weights import AdapterWeights
 from lorikeet_server.engine.batch import Batch, Load, Sampled, StepOutput
+from lorikeet_server.engine.capacity import plan_capacity
 from lorikeet_server.engine.command import (
     AdapterArrived,
     AdapterMissing,
@@ -44,6 +45,7 @@ NON_FINITE = Failure(
     "non_finite", "the model's output for this mix is not finite; lower the weights or check the adapter"
 )
 TOO_LONG = "the prompt has {have} tokens, the context holds {limit} with at least one to generate"
+UNKNOWN_TOKEN = "the prompt has the token id {token}, the base's embeddings end at {size}"
 TOO_MANY_ROWS = Failure(
     "mix_too_large", "the mix needs more rank rows than the server has; name fewer adapters"
 )
@@ -72,11 +74,13 @@ class Engine:
         fetch: Fetch,
         publish: Callable[[Sequence[Event]], None] = ignore_events,
     ) -> None:
-        self.max_model_len = min(config.max_model_len or base.context_length, base.context_length)
+        capacity = plan_capacity(base, config)
+        self.max_model_len = capacity.max_model_len
         self.failure: Failure | None = None
         self.stats = EngineStats(slots=config.max_slots, rows=config.rank_rows)
-        self.runner = Runner(base, config.max_slots, config.rank_rows, config.kernel)
+        self.runner = Runner(base, config.max_slots, capacity.columns, config.rank_rows, config.kernel)
         self.publish = publish
+        self._vocabulary_size = base.model.get_input_embeddings().num_embeddings
         self._config = config
         self._vocabulary = vocabulary
         self._residency = Residency(config.rank_rows)
@@ -194,6 +198,9 @@ class Engine:
         elif not 0 < len(request.prompt) < self.max_model_len:
             message = TOO_LONG.format(have=len(request.prompt), limit=self.max_model_len)
             self._refuse(request, Failure("context_length_exceeded", message))
+        elif max(request.prompt) >= self._vocabulary_size:
+            message = UNKNOWN_TOKEN.format(token=max(request.prompt), size=self._vocabulary_size)
+            self._refuse(request, Failure("unknown_token", message))
         else:
             self._scheduler.add(request)
             self._fail_unservable()

@@ -19,13 +19,16 @@ from lorikeet_server.engine.slot_cache import SlotCache
 
 
 class Runner:
-    """Carries out `Batch` values on one resident model."""
+    """Carries out `Batch` values on one resident model.
 
-    def __init__(self, base: BaseModel, slots: int, rows: int, kernel: str = "torch") -> None:
+    `columns` bounds the KV cache of the `slots`, `rows` the ranks of the resident adapters together.
+    """
+
+    def __init__(self, base: BaseModel, slots: int, columns: int, rows: int, kernel: str = "torch") -> None:
         self.rank_rows = RankRows(base, rows, kernel)
         self._model: PreTrainedModel = base.model
         self._device = base.device
-        self._cache = SlotCache(base.model.config.get_text_config().num_hidden_layers, slots)
+        self._cache = SlotCache(base.model.config.get_text_config().num_hidden_layers, slots, columns)
         self._order: list[str] = []  # request of each slot row
         self._prefilling: dict[str, DynamicCache] = {}
         self._host: dict[str, AdapterWeights] = {}

@@ -19,6 +19,7 @@ from lorikeet_adapters.mix import Mix, Term
 from lorikeet_adapters.quantization import Quantization
 from lorikeet_adapters.weights import AdapterWeights, ModuleRows
 from lorikeet_server.engine.batch import Batch, DecodeRow, PrefillChunk
+from lorikeet_server.engine.capacity import columns_for
 from lorikeet_server.engine.request import Request, Sampling
 from lorikeet_server.engine.runner import Runner
 
@@ -45,7 +46,13 @@ def self_test(base: BaseModel, kernel: str = "torch") -> SelfTest:
     """Compare; raises BaseModelRefused naming step and number when our path is not the model's."""
     prompts = _prompts(base)
     expected = [_generate(base, prompt) for prompt in prompts]
-    ours = _teacher_forced(base, kernel, prompts, [tokens for tokens, _ in expected])
+    try:
+        ours = _teacher_forced(base, kernel, prompts, [tokens for tokens, _ in expected])
+    except Exception as error:
+        raise BaseModelRefused(
+            f"`{base.name}` is not served: its {base.model.config.model_type} layers do not take "
+            f"batched slots and rank rows: {str(error) or type(error).__name__}"
+        ) from error
     exact = base.quantization is Quantization.FP32
     bound = FP32_BOUND if exact else LOW_PRECISION_BOUND
     worst = SelfTest(0.0, bound, 0)
@@ -90,7 +97,8 @@ def _teacher_forced(
     base: BaseModel, kernel: str, prompts: list[tuple[int, ...]], tokens: list[list[int]]
 ) -> list[torch.Tensor]:
     """Our logits[2, V] for each step, a foreign row beside them, one of the two through rank rows of zeros."""
-    runner = Runner(base, slots=len(prompts) + 1, rows=ZERO_RANK, kernel=kernel)
+    columns = columns_for(max(PROMPT_LENGTHS) + STEPS)
+    runner = Runner(base, slots=len(prompts) + 1, columns=columns, rows=ZERO_RANK, kernel=kernel)
     runner.hold(ZERO_ADAPTER, _zero_adapter(base))
     runner.move(Batch(insert=(ZERO_ADAPTER,)))
     zeros = Mix((Term(ZERO_ADAPTER, 1.0),))

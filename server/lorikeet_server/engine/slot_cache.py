@@ -18,6 +18,7 @@ import torch
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
 
 FIRST_COLUMNS = 128
+KEPT_COLUMNS = 512  # what has grown beyond is given back when the last row leaves
 
 
 class _SlotLayer(CacheLayerMixin):
@@ -54,10 +55,14 @@ class _SlotLayer(CacheLayerMixin):
 
 
 class SlotCache(Cache):
-    """`lengths[i]` is how many columns row i owns. Only the engine thread calls it."""
+    """`lengths[i]` is how many columns row i owns, `most` the largest number of columns.
 
-    def __init__(self, layers: int, slots: int) -> None:
+    No row may be longer than `most` less one. Only the engine thread calls it.
+    """
+
+    def __init__(self, layers: int, slots: int, most: int) -> None:
         self.slots = slots
+        self.most = most
         self.column = 0
         self.columns = 0
         self.lengths: list[int] = []
@@ -102,6 +107,8 @@ class SlotCache(Cache):
                 layer.values[row] = layer.values[last]
             self.lengths[row] = self.lengths[last]
         self.lengths.pop()
+        if not self.lengths and self.columns > KEPT_COLUMNS:
+            self._give_back()
         return last
 
     def open_column(self) -> None:
@@ -124,8 +131,8 @@ class SlotCache(Cache):
             self._roll(length - self.column)
 
     def _shift_or_grow(self, needed: int) -> None:
-        """At the right edge: roll left when that frees at least half the columns, else grow."""
-        if needed <= self.columns // 2:
+        """At the right edge: roll left when that frees half the columns or they are all there may be, else grow."""
+        if needed <= self.columns // 2 or self.columns == self.most:
             self._roll(max(self.lengths) - self.column)
         else:
             self._grow(self.columns + 1)
@@ -133,14 +140,21 @@ class SlotCache(Cache):
     def _grow(self, needed: int) -> None:
         if needed <= self.columns:
             return
+        assert needed <= self.most, (needed, self.most)
         columns = max(FIRST_COLUMNS, self.columns)
         while columns < needed:
             columns *= 2
+        columns = min(columns, self.most)
         for layer in self.layers:
             if layer.keys is not None:
                 layer.keys = _widened(layer.keys, columns)
                 layer.values = _widened(layer.values, columns)
         self.columns = columns
+
+    def _give_back(self) -> None:
+        for layer in self.layers:
+            layer.keys = layer.values = None
+        self.column = self.columns = 0
 
     def _roll(self, by: int) -> None:
         for layer in self.layers:

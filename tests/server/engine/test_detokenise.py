@@ -57,6 +57,15 @@ def test_an_unfinished_character_is_held_back_and_comes_out_at_the_end() -> None
     assert spoken([*TOKENIZER.encode("a"), first_byte])[0] == ["a", "", "\ufffd"]
 
 
+def test_bytes_that_never_become_a_character_do_not_hold_back_what_follows() -> None:
+    """Continuation bytes only: no token after them would ever make the text end in a whole character."""
+    stray = TOKENIZER.encode("é")[1]
+    deltas, stopped = spoken([stray] * 9 + list(TOKENIZER.encode("on.")), stop=["n."])
+    assert "".join(deltas[:9]).count("\ufffd") >= 4, "said while it goes on"
+    assert "".join(deltas).endswith("o")
+    assert stopped == "n."
+
+
 def test_a_stop_string_across_tokens_is_found() -> None:
     assert len(TOKENIZER.encode("STOP")) > 1
     deltas, stopped = spoken(TOKENIZER.encode("say STOP now"), ["STOP"])

@@ -15,7 +15,7 @@ from lorikeet_adapters.mix import Mix, Term
 from lorikeet_adapters.weights import AdapterWeights, ModuleRows
 from lorikeet_server.engine.config import EngineConfig
 from lorikeet_server.engine.engine import DEAD, NON_FINITE, TOO_MANY_ROWS, Engine, Vocabulary
-from lorikeet_server.engine.request import Event, Finished, FinishReason, Request, Sampling, Token
+from lorikeet_server.engine.request import Event, Failure, Finished, FinishReason, Request, Sampling, Token
 from lorikeet_server.engine.tokenizer import load_tokenizer
 from tests.tiny import greedy, make_model, save_model
 
@@ -140,6 +140,18 @@ def test_a_prompt_that_can_never_fit_is_refused_at_once(base: BaseModel, folder:
     assert endings["long"].failure is not None
     assert endings["long"].failure.code == "context_length_exceeded"
     assert (endings["fits"].reason, endings["fits"].completion_tokens) == (FinishReason.LENGTH, 2)
+    world.engine.close()
+
+
+def test_a_token_id_beyond_the_embeddings_fails_that_request_alone(base: BaseModel, folder: Path) -> None:
+    world = World(base, folder, {})
+    size = base.model.config.vocab_size
+    beyond = Request("beyond", (1, size), Sampling(max_tokens=2))
+    endings = world.run(beyond, Request("last", (1, size - 1), Sampling(max_tokens=2)))
+    assert endings["beyond"].failure == Failure(
+        "unknown_token", f"the prompt has the token id {size}, the base's embeddings end at {size}"
+    )
+    assert endings["last"].reason is FinishReason.LENGTH
     world.engine.close()
 
 

@@ -38,6 +38,17 @@ def test_it_leaves_nothing_attached(folder: Path) -> None:
     assert not any(module._forward_hooks for module in base.model.modules())
 
 
+def test_layers_that_see_other_tokens_than_the_batch_are_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an expert layer does: it gets some of the tokens, so their mixes cannot be told."""
+    base = load_base(str(folder), "fp32")
+    mlp = base.model.get_submodule("model.layers.0.mlp")
+    monkeypatch.setattr(type(mlp), "forward", lambda self, x: self.down_proj(self.gate_proj(x)[:1]) + 0 * x)
+    with pytest.raises(BaseModelRefused, match="do not take batched slots and rank rows"):
+        self_test(base)
+
+
 def test_a_broken_mask_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One column too wide: every row then attends to a column that is not its own."""
     forward = Runner._forward

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.cache_utils import DynamicCache
 
-from lorikeet_server.engine.slot_cache import SlotCache
+from lorikeet_server.engine.slot_cache import FIRST_COLUMNS, SlotCache
 
 HEADS, SIZE, LAYERS = 2, 4, 2
 
@@ -31,7 +31,7 @@ def block(rows: list[list[int]], layer: int) -> torch.Tensor:
 @given(seed=st.integers(0, 2**32))
 def test_rows_keep_their_own_history(seed: int) -> None:
     chance = random.Random(seed)
-    cache = SlotCache(LAYERS, slots=4)
+    cache = SlotCache(LAYERS, slots=4, most=chance.choice([200, 300, 10_000]))
     rows: list[list[int]] = []
     number = 0
     for _ in range(60):
@@ -45,9 +45,10 @@ def test_rows_keep_their_own_history(seed: int) -> None:
             moved = cache.leave(row)
             rows[row] = rows[moved]
             rows.pop()
-        elif rows:
+        elif rows and max(map(len, rows)) < 198:
             number += 1
             decode(cache, rows, number)
+        assert cache.columns <= cache.most
         assert cache.lengths == [len(row) for row in rows]
 
 
@@ -70,8 +71,30 @@ def decode(cache: SlotCache, rows: list[list[int]], number: int) -> None:
     cache.close_column()
 
 
+def test_blocks_that_have_grown_are_given_back_when_the_last_row_leaves() -> None:
+    cache = SlotCache(LAYERS, slots=2, most=2000)
+    for length, kept in ((100, True), (900, False), (100, True)):
+        cache.join(prefilled(list(range(length))))
+        held = cache.bytes
+        assert held > 0
+        cache.leave(0)
+        assert cache.bytes == (held if kept else 0)
+
+
+def test_a_row_as_long_as_there_are_columns_goes_on_at_the_right_edge() -> None:
+    cache = SlotCache(LAYERS, slots=2, most=FIRST_COLUMNS + 70)
+    row = list(range(60))
+    cache.join(prefilled(row))
+    for number in range(FIRST_COLUMNS):
+        decode(cache, [row], 500 + number)
+    assert cache.columns == cache.most
+    short = [1, 2, 3]
+    cache.join(prefilled(short))
+    decode(cache, [row, short], 999)
+
+
 def test_what_a_former_row_left_behind_cannot_spread() -> None:
-    cache = SlotCache(LAYERS, slots=2)
+    cache = SlotCache(LAYERS, slots=2, most=200)
     poisoned = DynamicCache()
     for layer in range(LAYERS):
         poisoned.update(
