@@ -135,7 +135,7 @@ def as_request(line: str, tokenizer: Any, adapters: Mapping[str, AdapterWeights]
 
 def read(folder: Path, base: BaseModel) -> AdapterWeights:
     spec = parse_spec((folder / "adapter_config.json").read_bytes())
-    return load_weights(folder / "adapter_model.safetensors", spec, base.linears, base.compute_dtype)
+    return load_weights(folder / "adapter_model.safetensors", spec, base.outline, base.compute_dtype)
 
 
 @torch.no_grad()

@@ -15,18 +15,25 @@ from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
     FalconConfig,
+    Gemma2Config,
+    Gemma3TextConfig,
     GenerationConfig,
     GPT2Config,
     GPTNeoXConfig,
     LlamaConfig,
+    MistralConfig,
+    MixtralConfig,
     OPTConfig,
     Phi3Config,
+    PhiConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2Config,
+    Qwen3Config,
 )
 
 VOCABULARY = 320
+ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 END = "<|end|>"
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
@@ -66,6 +73,12 @@ CONFIGS: dict[str, Any] = {
         num_kv_heads=2,
         alibi=False,
     ),
+    "mistral": lambda: MistralConfig(**_GQA, sliding_window=16),
+    "gemma2": lambda: Gemma2Config(**_GQA, head_dim=16, sliding_window=16),
+    "gemma3": lambda: Gemma3TextConfig(**_GQA, head_dim=16, sliding_window=16),
+    "mixtral": lambda: MixtralConfig(**_GQA, num_local_experts=4, num_experts_per_tok=2),
+    "qwen3": lambda: Qwen3Config(**_GQA, head_dim=16),
+    "phi": lambda: PhiConfig(**_GQA),
 }
 
 
@@ -77,6 +90,12 @@ def make_model(architecture: str, seed: int = 0, spread: float = 0.35) -> PreTra
     config.bos_token_id = config.eos_token_id = None
     config.pad_token_id = 0
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    for name, parameter in model.named_parameters():
+        if name.endswith(".bias"):
+            torch.nn.init.normal_(parameter, std=0.1)  # they start as zeros, which would hide mistakes
+    if architecture.startswith("gemma"):
+        # Their embeddings are multiplied on the way in; tied, a model this small would repeat its input.
+        model.get_input_embeddings().weight.data *= 0.1
     model.generation_config = GenerationConfig(pad_token_id=0)
     return model
 
@@ -102,10 +121,12 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def save_adapter(base: Path, folder: Path, rank: int, seed: int, **options: Any) -> Path:
-    """A PEFT adapter on every linear module, with B random so that it changes the output."""
+    """A PEFT adapter on every linear module, with random weights so that it changes the output."""
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    # On Mixtral `all-linear` takes the experts in, which are refused.
+    everything = ATTENTION if model.config.model_type == "mixtral" else "all-linear"
     settings = {
-        "target_modules": "all-linear",
+        "target_modules": everything,
         "lora_alpha": 2 * rank,
         "task_type": "CAUSAL_LM",
         "fan_in_fan_out": model.config.model_type == "gpt2",  # its linear layers are transposed Conv1D
@@ -114,10 +135,18 @@ def save_adapter(base: Path, folder: Path, rank: int, seed: int, **options: Any)
     torch.manual_seed(seed)
     adapted = get_peft_model(model, LoraConfig(r=rank, **settings))
     for name, parameter in adapted.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.1)
+        if parameter.requires_grad:
+            _train(name, parameter)
     adapted.save_pretrained(folder)
     return folder
+
+
+def _train(name: str, parameter: torch.nn.Parameter) -> None:
+    """In place of training: whatever an adapter may hold differs from what it was at the start."""
+    if "magnitude" in name:
+        parameter.data *= torch.empty_like(parameter).uniform_(0.6, 1.6)
+    elif "lora_A" not in name:
+        torch.nn.init.normal_(parameter, std=0.1)
 
 
 def greedy(model: Any, prompt: list[int], tokens: int) -> list[int]:
@@ -138,10 +167,23 @@ def blended_model(base: Path, mix: dict[Path, float]) -> PreTrainedModel:
     """The base whose weights got the weighted sum of PEFT's own delta weights."""
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
     total = copy.deepcopy(model)
+    head = total.get_output_embeddings()
+    head.weight = torch.nn.Parameter(head.weight.clone())  # what is added to one of a tied pair stays there
     with torch.no_grad():
         for adapter, weight in mix.items():
-            applied = PeftModel.from_pretrained(copy.deepcopy(model), adapter)
-            for name, layer in applied.base_model.model.named_modules():
-                if isinstance(layer, LoraLayer):
-                    total.get_submodule(name).weight += weight * layer.get_delta_weight("default")
+            applied = PeftModel.from_pretrained(copy.deepcopy(model), adapter).base_model.model
+            _add(total, model, applied, weight)
     return total
+
+
+def _add(total: PreTrainedModel, model: PreTrainedModel, applied: Any, weight: float) -> None:
+    for name, layer in applied.named_modules():
+        if isinstance(layer, LoraLayer):
+            total.get_submodule(name).weight += weight * layer.get_delta_weight("default")
+        if getattr(layer, "lora_bias", {}).get("default"):
+            bias = layer.lora_B["default"].bias
+            total.get_submodule(name).bias += weight * layer.scaling["default"] * bias
+    for name, trained in applied.named_parameters():
+        if name.endswith(".bias") and ".lora_" not in name:
+            plain = name.replace(".base_layer.", ".")
+            total.get_parameter(plain).add_(trained - model.get_parameter(plain), alpha=weight)

@@ -26,7 +26,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from lorikeet_adapters.context import context_length
 from lorikeet_adapters.errors import BaseModelRefused
-from lorikeet_adapters.linears import LinearShape, linear_shapes
+from lorikeet_adapters.outline import LinearShape, Outline, outline_of
 from lorikeet_adapters.precision import bfloat16_is_fast, compute_in_float32
 from lorikeet_adapters.quantization import Quantization
 
@@ -49,7 +49,7 @@ LOADING_ERRORS = (
 
 @dataclass(frozen=True, slots=True)
 class BaseModel:
-    """A resident base. `linears` maps module names to shapes; nothing here changes after loading."""
+    """A resident base. Nothing here changes after loading."""
 
     model: PreTrainedModel
     source: str
@@ -58,13 +58,17 @@ class BaseModel:
     device: torch.device
     compute_dtype: torch.dtype
     fingerprint: str
-    linears: Mapping[str, LinearShape]
+    outline: Outline
     bytes_by_dtype: Mapping[str, int]
     unpacked: tuple[str, ...]
 
     @property
     def bytes(self) -> int:
         return sum(self.bytes_by_dtype.values())
+
+    @property
+    def linears(self) -> Mapping[str, LinearShape]:
+        return self.outline.linears
 
     @property
     def context_length(self) -> int:
@@ -136,22 +140,20 @@ def load_base(
         device=target,
         compute_dtype=dtype,
         fingerprint=taken,
-        linears=linear_shapes(model),
+        outline=outline_of(model),
         bytes_by_dtype=bytes_by_dtype(model),
         unpacked=unpacked,
     )
 
 
-def outline(source: str, trust_remote_code: bool = False) -> dict[str, LinearShape]:
-    """The linear modules of a base from its config alone: nothing is read of its weights."""
+def outline(source: str, trust_remote_code: bool = False) -> Outline:
+    """What adapters can change of a base, from its config alone: nothing is read of its weights."""
     where = resolve_source(source)
     _refuse_unservable(source, where, trust_remote_code)
     try:
         config = AutoConfig.from_pretrained(where, trust_remote_code=trust_remote_code)
         with torch.device("meta"):
-            return linear_shapes(
-                AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-            )
+            return outline_of(AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code))
     except LOADING_ERRORS as error:
         raise BaseModelRefused(f"`{source}` describes no base model: {_first_line(error)}") from error
 

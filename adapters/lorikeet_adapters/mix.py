@@ -51,6 +51,11 @@ class Mix:
         return tuple(term.adapter for term in self.terms)
 
     @property
+    def is_single(self) -> bool:
+        """One adapter as it was trained."""
+        return len(self.terms) == 1 and self.terms[0].weight == 1.0
+
+    @property
     def digest(self) -> str:
         """SHA-256 over adapters and exact weights; what keys any cache of computed state."""
         canonical = json.dumps([[term.adapter, term.weight.hex()] for term in self.terms])

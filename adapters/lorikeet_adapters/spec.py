@@ -44,7 +44,20 @@ HARMLESS = frozenset(
     }
 )
 HARMLESS_INITS = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
-HONOURED = frozenset({"alpha_pattern", "lora_alpha", "peft_type", "r", "rank_pattern", "use_rslora"})
+HONOURED = frozenset(
+    {
+        "alpha_pattern",
+        "bias",
+        "lora_alpha",
+        "lora_bias",
+        "peft_type",
+        "r",
+        "rank_pattern",
+        "use_dora",
+        "use_rslora",
+    }
+)
+BIASES = ("none", "all", "lora_only")
 MERGE_FIX = "merge it into plain LoRA with PEFT before registering"
 
 
@@ -58,6 +71,9 @@ class AdapterSpec:
     rank_pattern: Mapping[str, int]
     alpha_pattern: Mapping[str, float]
     base_name: str | None
+    dora: bool = False
+    lora_bias: bool = False
+    trains_biases: bool = False  # `bias` all or lora_only: the file may hold trained biases of the base
 
     def rank_of(self, module: str) -> int:
         return _first_match(self.rank_pattern, module, self.rank)
@@ -85,7 +101,13 @@ def parse_spec(text: bytes) -> AdapterSpec:
         rank_pattern=reader.pattern("rank_pattern", _as_rank),
         alpha_pattern=reader.pattern("alpha_pattern", _as_alpha),
         base_name=reader.text("base_model_name_or_path"),
+        dora=reader.flag("use_dora"),
+        lora_bias=reader.flag("lora_bias"),
+        trains_biases=reader.choice("bias", BIASES) != "none",
     )
+    if spec.dora and spec.lora_bias:
+        message = "use_dora and lora_bias exclude each other, in PEFT as here"
+        findings.append(Finding("bad_value", message, "save the adapter again", field="lora_bias"))
     if findings:
         raise AdapterRefused(findings)
     return spec
@@ -135,7 +157,7 @@ def _judge(key: str, value: object) -> Finding | None:
     """None when the key cannot change the result, or is honoured elsewhere."""
     if key in HARMLESS or key in HONOURED or value in (None, False, "", [], {}):
         return None
-    if (key, value) in (("bias", "none"), ("task_type", "CAUSAL_LM")):
+    if (key, value) == ("task_type", "CAUSAL_LM"):
         return None
     if key == "init_lora_weights" and value in HARMLESS_INITS:
         return None
@@ -158,6 +180,15 @@ class _Reader:
 
     def flag(self, key: str) -> bool:
         return self._checked(key, self._config.get(key) or False, _as_flag, False)
+
+    def choice(self, key: str, choices: tuple[str, ...]) -> str:
+        """One of `choices`, the first when the key is absent."""
+        value = self._config.get(key) or choices[0]
+        if value in choices:
+            return str(value)
+        message = f"{key} is {_show(value)}, none of {', '.join(choices)}"
+        self._findings.append(Finding("bad_value", message, "save the adapter again", field=key))
+        return choices[0]
 
     def text(self, key: str) -> str | None:
         value = self._config.get(key)

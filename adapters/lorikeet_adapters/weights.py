@@ -1,41 +1,32 @@
-"""adapter_model.safetensors -> checked CPU tensors in the form the rank rows hold.
+"""The tensors of an adapter, checked against a base and in the form the rank rows hold.
 
-Every tensor must be one half of a LoRA pair on a linear module of the served base; what is left
-over is a reason to refuse, never dropped.
+What does not fit is refused with every reason at once; nothing in the file is ever dropped.
 """
 
 from __future__ import annotations
 
-import re
-from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from lorikeet_adapters.errors import AdapterRefused
 from lorikeet_adapters.finding import Finding
-from lorikeet_adapters.linears import LinearShape
+from lorikeet_adapters.outline import LinearShape, Outline
 from lorikeet_adapters.spec import AdapterSpec
+from lorikeet_adapters.tensors import SAVE_AGAIN, Part, Parts, read_parts
 
-KEY = re.compile(r"base_model\.model\.(?P<module>[\w.]+)\.lora_(?P<half>[AB])\.weight")
-DTYPES = frozenset({"F32", "F16", "BF16"})
 # A trained adapter stays far below; anything above is a broken file or an attempt to poison a batch.
 LARGEST_PLAUSIBLE = 1e4
-MAX_TENSORS = 100_000
-MAX_KEY = 512  # characters of a tensor's name
-
-Pairs: TypeAlias = dict[str, dict[str, torch.Tensor]]
+OTHER_BASE = "register the adapter on the base it was trained on"
 
 
 @dataclass(frozen=True, slots=True)
 class ModuleRows:
     """One module's share: a[r, in_features], b[r, out_features] with the scaling folded in.
 
-    The module's output gains `(x @ a.T) @ b`.
+    The module's output gains `(x @ a.T) @ b`, an embedding's `a[:, ids].T @ b`.
     """
 
     a: torch.Tensor
@@ -48,131 +39,161 @@ class ModuleRows:
 
 @dataclass(frozen=True, slots=True)
 class AdapterWeights:
-    """A whole adapter on the host, ready to be copied into rank rows."""
+    """A whole adapter on the host. Vectors are fp32 [out_features], by module.
+
+    `shifts` are added to the output (lora_bias, scaled), `biases` stand in place of the base's own,
+    `magnitudes` are DoRA's lengths of the weight's rows.
+    """
 
     modules: Mapping[str, ModuleRows]
+    shifts: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    biases: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    magnitudes: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     @property
     def rank(self) -> int:
         return max(rows.rank for rows in self.modules.values())
 
     @property
+    def is_dora(self) -> bool:
+        """Then it is applied by itself and with weight 1, or not at all: DoRA is not linear."""
+        return bool(self.magnitudes)
+
+    @property
     def bytes(self) -> int:
-        return sum(t.numel() * t.element_size() for rows in self.modules.values() for t in (rows.a, rows.b))
+        return sum(each.numel() * each.element_size() for each in self._tensors())
+
+    def _tensors(self) -> Iterator[torch.Tensor]:
+        for rows in self.modules.values():
+            yield from (rows.a, rows.b)
+        for vectors in (self.shifts, self.biases, self.magnitudes):
+            yield from vectors.values()
 
 
-def load_weights(
-    path: Path, spec: AdapterSpec, linears: Mapping[str, LinearShape], dtype: torch.dtype
-) -> AdapterWeights:
+def load_weights(path: Path, spec: AdapterSpec, outline: Outline, dtype: torch.dtype) -> AdapterWeights:
     """Read, check and convert. Raises AdapterRefused with every reason at once."""
-    pairs, findings = _read_pairs(path)
-    modules: dict[str, ModuleRows] = {}
-    for module, halves in sorted(pairs.items()):
-        reasons = _misfits(module, halves, spec, linears.get(module))
-        findings.extend(reasons)
-        if not reasons:
-            modules[module] = _fold(halves, spec.scaling_of(module), dtype)
-            findings.extend(_implausible(module, modules[module]))
-    if not pairs and not findings:
-        findings.append(
-            Finding("no_tensors", "adapter_model.safetensors holds no tensor", "save the adapter again")
-        )
+    parts, findings = read_parts(path)
+    findings += [each for module in sorted(parts) for each in _misfits(module, parts[module], spec, outline)]
+    if not findings and not any(Part.B in each or Part.EMBEDDING_B in each for each in parts.values()):
+        findings.append(Finding("no_tensors", "adapter_model.safetensors holds no LoRA tensor", SAVE_AGAIN))
     if findings:
         raise AdapterRefused(findings)
-    return AdapterWeights(modules)
-
-
-def _read_pairs(path: Path) -> tuple[Pairs, list[Finding]]:
-    pairs: Pairs = defaultdict(dict)
-    findings: list[Finding] = []
-    try:
-        with safe_open(str(path), framework="pt", device="cpu") as file:
-            keys = file.keys()
-            if len(keys) > MAX_TENSORS:
-                message = f"adapter_model.safetensors holds {len(keys)} tensors, the most is {MAX_TENSORS}"
-                return pairs, [Finding("too_many_tensors", message, "save the adapter's own tensors only")]
-            for key in keys:
-                match = KEY.fullmatch(key) if len(key) <= MAX_KEY else None
-                dtype = file.get_slice(key).get_dtype()
-                if match is None:
-                    findings.append(
-                        Finding(
-                            "unsupported_tensor",
-                            f"the tensor {key[:MAX_KEY]} is no LoRA weight of a linear module",
-                            "train on linear modules only, without modules_to_save",
-                            field=key[:MAX_KEY],
-                        )
-                    )
-                elif dtype not in DTYPES:
-                    findings.append(
-                        Finding(
-                            "unsupported_dtype",
-                            f"the tensor {key} is {dtype}",
-                            "save it as float32, float16 or bfloat16",
-                            field=key,
-                        )
-                    )
-                else:
-                    pairs[match["module"]][match["half"]] = file.get_tensor(key)
-    except (SafetensorError, OSError) as error:
-        # The message of an OSError names the path, which is nobody's business but the server's.
-        reason = error if isinstance(error, SafetensorError) else "the file cannot be opened"
-        message = f"adapter_model.safetensors cannot be read: {reason}"
-        findings.append(Finding("bad_safetensors", message, "save or download the adapter again"))
-    return pairs, findings
+    weights = _fold(parts, spec, dtype)
+    implausible = [
+        _implausible(module, rows.a, rows.b) for module, rows in sorted(weights.modules.items())
+    ] + [
+        _implausible(module, vector)
+        for vectors in (weights.shifts, weights.biases, weights.magnitudes)
+        for module, vector in sorted(vectors.items())
+    ]
+    if any(implausible):
+        raise AdapterRefused([each for each in implausible if each])
+    return weights
 
 
 def _misfits(
-    module: str, halves: Mapping[str, torch.Tensor], spec: AdapterSpec, shape: LinearShape | None
+    module: str, parts: Mapping[Part, torch.Tensor], spec: AdapterSpec, outline: Outline
 ) -> list[Finding]:
-    if shape is None:
-        return [
-            Finding(
-                "module_not_in_base",
-                f"the base has no linear module {module}",
-                "register the adapter on the base it was trained on",
-                module=module,
-            )
-        ]
-    if len(halves) == 1:
-        (have,) = halves
-        message = f"{module} has lora_{have} without its other half"
-        return [Finding("half_a_module", message, "save the adapter again", module=module)]
-    rank = spec.rank_of(module)
-    wanted = {"A": (rank, shape.in_features), "B": (shape.out_features, rank)}
+    """Why these parts cannot be applied to this module."""
+    if spec.dora and Part.EMBEDDING_A in parts:
+        message = f"{module} is an embedding with DoRA, which is not supported"
+        return [Finding("dora_on_embedding", message, "train it without use_dora", module=module)]
+    expected = _expected(module, spec, outline)
+    if not expected:
+        message = f"the base has no linear module {module}"
+        return [Finding("module_not_in_base", message, OTHER_BASE, module=module)]
+    missing = _needed(parts, spec) - parts.keys()
     findings = [
-        Finding(
-            "shape_mismatch",
-            f"{module}.lora_{half} is {list(halves[half].shape)}, the base and rank {rank} need {list(want)}",
-            "register the adapter on the base it was trained on",
-            module=module,
-        )
-        for half, want in wanted.items()
-        if tuple(halves[half].shape) != want
+        Finding("half_a_module", f"{module} lacks its {part}", SAVE_AGAIN, module=module)
+        for part in sorted(missing)
     ]
-    bad = [half for half in ("A", "B") if not torch.isfinite(halves[half]).all()]
-    findings += [
-        Finding("not_finite", f"{module}.lora_{half} holds NaN or infinity", "train it again", module=module)
-        for half in bad
-    ]
+    for part, tensor in parts.items():
+        if part not in expected:
+            message = f"{module} has a {part}, which its adapter_config.json or the base does not provide for"
+            findings.append(Finding("unexpected_tensor", message, SAVE_AGAIN, module=module))
+        elif part is Part.COPY:
+            findings += _resized(module, tuple(tensor.shape), expected[part])
+        elif tuple(tensor.shape) != expected[part]:
+            needed = f"the base and rank {spec.rank_of(module)} need {list(expected[part])}"
+            message = f"{module}.{part} is {list(tensor.shape)}, {needed}"
+            findings.append(Finding("shape_mismatch", message, OTHER_BASE, module=module))
+        if not tensor.is_meta and not torch.isfinite(tensor).all():
+            message = f"{module}.{part} holds NaN or infinity"
+            findings.append(Finding("not_finite", message, "train it again", module=module))
     return findings
 
 
-def _fold(halves: Mapping[str, torch.Tensor], scaling: float, dtype: torch.dtype) -> ModuleRows:
-    a = halves["A"].to(dtype).contiguous()
-    b = (halves["B"].float() * scaling).t().to(dtype).contiguous()
-    return ModuleRows(a, b)
+def _resized(module: str, have: tuple[int, ...], need: tuple[int, ...]) -> list[Finding]:
+    if have == need:
+        return []
+    message = f"the adapter's own copy of {module} is {list(have)}, the base's is {list(need)}"
+    fix = "train it on the base without resizing its vocabulary"
+    return [Finding("resized_or_trained_embedding", message, fix, module=module)]
 
 
-def _implausible(module: str, rows: ModuleRows) -> list[Finding]:
-    largest = [float(rows.a.abs().max()), float(rows.b.abs().max())]
+def _needed(parts: Mapping[Part, torch.Tensor], spec: AdapterSpec) -> set[Part]:
+    """What must stand beside the parts there are. A trained bias may stand alone."""
+    if parts.keys() & {Part.EMBEDDING_A, Part.EMBEDDING_B}:
+        return {Part.EMBEDDING_A, Part.EMBEDDING_B}
+    if parts.keys() <= {Part.BIAS, Part.COPY}:
+        return set()
+    needed = {Part.A, Part.B}
+    return needed | ({Part.B_BIAS} if spec.lora_bias else set()) | ({Part.MAGNITUDE} if spec.dora else set())
+
+
+def _expected(module: str, spec: AdapterSpec, outline: Outline) -> dict[Part, tuple[int, ...]]:
+    """The shape of every part that this module may have; nothing when the base has no such module."""
+    rank = spec.rank_of(module)
+    shapes: dict[Part, tuple[int, ...]] = {}
+    if module in outline.linears:
+        shape = outline.linears[module]
+        shapes |= {Part.A: (rank, shape.in_features), Part.B: (shape.out_features, rank)}
+        shapes |= _optional(shape, spec)
+    if module in outline.embeddings:
+        shape = outline.embeddings[module]
+        shapes |= {Part.EMBEDDING_A: (rank, shape.in_features), Part.EMBEDDING_B: (shape.out_features, rank)}
+    if module in outline.vocabulary:
+        known = outline.embeddings.get(module)
+        rows = (known.in_features, known.out_features) if known else None
+        head = outline.linears.get(module)
+        shapes[Part.COPY] = rows or ((head.out_features, head.in_features) if head else ())
+    # Beside LoRA on a head PEFT saves the head's own bias, too; it is applied like a trained one.
+    if module in outline.biases and (spec.trains_biases or module in outline.vocabulary):
+        shapes[Part.BIAS] = (outline.biases[module],)
+    return shapes
+
+
+def _optional(shape: LinearShape, spec: AdapterSpec) -> Mapping[Part, tuple[int, ...]]:
+    named = {Part.B_BIAS: spec.lora_bias, Part.MAGNITUDE: spec.dora}
+    return {part: (shape.out_features,) for part, there in named.items() if there}
+
+
+def _fold(parts: Parts, spec: AdapterSpec, dtype: torch.dtype) -> AdapterWeights:
+    """Scaling goes into b, and with it into the bias of lora_B."""
+    modules, shifts = {}, {}
+    for module, own in sorted(parts.items()):
+        scaling = spec.scaling_of(module)
+        a = own.get(Part.A, own.get(Part.EMBEDDING_A))
+        b = own.get(Part.B, own.get(Part.EMBEDDING_B))
+        if a is not None and b is not None:
+            modules[module] = ModuleRows(
+                a.to(dtype).contiguous(), (b.float() * scaling).t().to(dtype).contiguous()
+            )
+        if Part.B_BIAS in own:
+            shifts[module] = own[Part.B_BIAS].float() * scaling
+    biases = {module: own[Part.BIAS].float() for module, own in sorted(parts.items()) if Part.BIAS in own}
+    magnitudes = {
+        module: own[Part.MAGNITUDE].float() for module, own in sorted(parts.items()) if Part.MAGNITUDE in own
+    }
+    return AdapterWeights(modules, shifts, biases, magnitudes)
+
+
+def _implausible(module: str, *tensors: torch.Tensor) -> Finding | None:
     # Each by itself: a scaling too large for fp32 turns a zero into NaN, which max() may pass over.
+    largest = [float(each.abs().max()) for each in tensors]
     beyond = [each for each in largest if not each <= LARGEST_PLAUSIBLE]
     if not beyond:
-        return []
+        return None
     message = f"{module} holds a weight of {beyond[0]:.3g} after scaling"
-    return [
-        Finding(
-            "implausible_magnitude", message, f"weights stay below {LARGEST_PLAUSIBLE:.0g}", module=module
-        )
-    ]
+    fix = f"weights stay below {LARGEST_PLAUSIBLE:.0g}"
+    return Finding("implausible_magnitude", message, fix, module=module)

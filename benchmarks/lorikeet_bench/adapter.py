@@ -87,7 +87,7 @@ def _read(folder: Path, origin: Origin, base: BaseModel) -> BenchAdapter:
     try:
         with open_folder(folder) as files:
             spec = parse_spec(files.config)
-        weights = load_weights(folder / WEIGHTS_FILE, spec, base.linears, base.compute_dtype)
+        weights = load_weights(folder / WEIGHTS_FILE, spec, base.outline, base.compute_dtype)
     except AdapterRefused as error:
         raise PlanRefused(f"the adapter {str(folder)!r} cannot be measured: {error}") from error
     return BenchAdapter(folder.resolve().name, folder, origin, weights)

@@ -111,6 +111,7 @@ FAILURES: dict[str, type[RequestError]] = {
     "unknown_token": RequestRefused,
     "adapter_refused": MixUnusable,
     "mix_too_large": MixUnusable,
+    "dora_not_blendable": MixUnusable,
     "non_finite": MixUnusable,
     "adapter_load_failed": GenerationFailed,
     "engine_dead": EngineDead,

@@ -79,7 +79,7 @@ def _serve(config: ServerConfig, store: Store, listener: socket.socket, started:
     )
     base = replace(base, name=config.model.served_name or base.name)
     tokenizer = load_tokenizer(config.model.source, config.model.trust_remote_code)
-    registry = Registry(store, base.name, Checker(base.linears, base.name, base.source))
+    registry = Registry(store, base.name, Checker(base.outline, base.name, base.source))
     engine = make_engine(config, base, tokenizer, registry)
     registry.on_retired = engine.retire
     store.remember_base(config.model.source, base.name)
@@ -112,7 +112,7 @@ def _serve(config: ServerConfig, store: Store, listener: socket.socket, started:
 def make_engine(config: ServerConfig, base: BaseModel, tokenizer: Tokenizer, registry: Registry) -> Engine:
     def fetch(generation: str) -> AdapterWeights:
         found = registry.locate(generation)
-        return load_weights(found.weights, found.spec, base.linears, base.compute_dtype)
+        return load_weights(found.weights, found.spec, base.outline, base.compute_dtype)
 
     return Engine(base, config.engine, Vocabulary(tokenizer.decode, tokenizer.eos), fetch)
 

@@ -22,7 +22,7 @@ from lorikeet_adapters.base_model import (
     outline,
 )
 from lorikeet_adapters.errors import BaseModelRefused
-from lorikeet_adapters.linears import LinearShape, linear_shapes
+from lorikeet_adapters.outline import LinearShape, linear_shapes
 from lorikeet_adapters.precision import bfloat16_is_fast
 from lorikeet_adapters.quantization import Quantization
 from tests.tiny import CONFIGS, save_model
@@ -129,7 +129,7 @@ def test_the_outline_is_what_loading_finds(tmp_path: Path, architecture: str) ->
     base = load_base(str(folder), "fp32")
     assert base.linears
     (folder / WEIGHTS).unlink()
-    assert outline(str(folder)) == base.linears
+    assert outline(str(folder)) == base.outline
     for name, shape in base.linears.items():
         module = base.model.get_submodule(name)
         made = module(torch.zeros(1, 1, shape.in_features))

@@ -415,7 +415,7 @@ def test_real_files_against_a_real_base(tmp_path: Path) -> None:
     other = save_model(tmp_path / "other", "gpt2")
     foreign = save_adapter(other, tmp_path / "foreign", rank=3, seed=1)
     with Store(tmp_path / "data") as store:
-        registry = Registry(store, "served", Checker(base.linears, "served", str(folder)))
+        registry = Registry(store, "served", Checker(base.outline, "served", str(folder)))
         with open_folder(fits) as files:
             record, _ = registry.register("fits", files)
         with open_folder(foreign) as files, pytest.raises(AdapterRefused) as caught:
@@ -424,9 +424,9 @@ def test_real_files_against_a_real_base(tmp_path: Path) -> None:
         assert record.ranks == dict.fromkeys(base.linears.keys() - {"lm_head"}, 3)
         assert record.warnings == (), "PEFT wrote the base's folder, whose name is the served one's"
         found = registry.locate(record.generation)
-        stored = load_weights(found.weights, found.spec, base.linears, torch.float32)
+        stored = load_weights(found.weights, found.spec, base.outline, torch.float32)
         spec = parse_spec((fits / "adapter_config.json").read_bytes())
-        direct = load_weights(fits / "adapter_model.safetensors", spec, base.linears, torch.float32)
+        direct = load_weights(fits / "adapter_model.safetensors", spec, base.outline, torch.float32)
         for module, rows in direct.modules.items():
             assert torch.equal(stored.modules[module].a, rows.a)
             assert torch.equal(stored.modules[module].b, rows.b)
@@ -437,9 +437,9 @@ def test_real_files_against_a_real_base(tmp_path: Path) -> None:
 def test_an_adapter_of_another_base_is_registered_with_a_warning(tmp_path: Path) -> None:
     folder = save_model(tmp_path / "base", "llama")
     adapter = save_adapter(folder, tmp_path / "adapter", rank=2, seed=1)
-    linears = load_base(str(folder), "fp32").linears
+    base = load_base(str(folder), "fp32")
     with Store(tmp_path / "data") as store, open_folder(adapter) as files:
-        registry = Registry(store, "served", Checker(linears, "served", "owner/another"))
+        registry = Registry(store, "served", Checker(base.outline, "served", "owner/another"))
         record, _ = registry.register("adapter", files)
     (warning,) = record.warnings
     assert "'base'" in warning

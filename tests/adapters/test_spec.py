@@ -142,9 +142,6 @@ def test_spaces_and_the_order_of_keys_do_not_make_another_generation() -> None:
 
 
 UNSUPPORTED: dict[str, Any] = {
-    "use_dora": True,
-    "lora_bias": True,
-    "bias": "all",
     "modules_to_save": ["lm_head"],
     "target_parameters": ["experts.w1"],
     "trainable_token_indices": [1, 2],

@@ -15,11 +15,18 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from lorikeet_adapters.errors import AdapterRefused
-from lorikeet_adapters.linears import LinearShape
+from lorikeet_adapters.outline import LinearShape, Outline
 from lorikeet_adapters.spec import parse_spec
-from lorikeet_adapters.weights import MAX_TENSORS, AdapterWeights, load_weights
+from lorikeet_adapters.tensors import MAX_TENSORS
+from lorikeet_adapters.weights import AdapterWeights, load_weights
 
 LINEARS = {"model.layers.0.q_proj": LinearShape(6, 10), "lm_head": LinearShape(4, 8)}
+OUTLINE = Outline(
+    LINEARS,
+    embeddings={"model.embed_tokens": LinearShape(8, 4)},
+    biases={"model.layers.0.q_proj": 10, "model.norm": 4},
+    vocabulary=frozenset({"lm_head", "model.embed_tokens"}),
+)
 Q, HEAD = LINEARS
 RANK = 3
 
@@ -39,7 +46,7 @@ def pair(module: str, rank: int = RANK, dtype: torch.dtype = torch.float32) -> d
 
 def load(path: Path, dtype: torch.dtype = torch.float32, **options: Any) -> AdapterWeights:
     config = {"peft_type": "LORA", "r": RANK, "lora_alpha": 6, **options}
-    return load_weights(path, parse_spec(json.dumps(config).encode()), LINEARS, dtype)
+    return load_weights(path, parse_spec(json.dumps(config).encode()), OUTLINE, dtype)
 
 
 def refusal(path: Path, **options: Any) -> AdapterRefused:
@@ -158,26 +165,37 @@ def test_a_dtype_that_is_no_adapters(tmp_path: Path, dtype: torch.dtype) -> None
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("name", "code"),
     [
-        "base_model.model.model.embed_tokens.lora_embedding_A",
-        "base_model.model.lm_head.modules_to_save.weight",
-        "base_model.model.lm_head.weight",
-        "base_model.model.lm_head.base_layer.weight",
-        f"base_model.model.{Q}.lora_magnitude_vector",
-        f"base_model.model.{Q}.lora_magnitude_vector.weight",
-        f"base_model.model.{Q}.lora_B.bias",
-        f"base_model.model.{Q}.lora_A.default.weight",
-        f"base_model.model.{Q}.lora_C.weight",
-        f"{Q}.lora_A.weight",
-        f"base_model.model.{Q}.lora_A.weight ",
-        "base_model.model..lora_A.weight\n",
-        "",
+        ("base_model.model.model.embed_positions.lora_embedding_A", "module_not_in_base"),
+        ("base_model.model.lm_head.modules_to_save.weight", "module_not_in_base"),
+        ("base_model.model.lm_head.weight", "resized_or_trained_embedding"),
+        ("base_model.model.lm_head.base_layer.weight", "resized_or_trained_embedding"),
+        (f"base_model.model.{Q}.weight", "unexpected_tensor"),
+        (f"base_model.model.{Q}.bias", "unexpected_tensor"),
+        (f"base_model.model.{Q}.base_layer.bias", "unexpected_tensor"),
+        ("base_model.model.model.norm.weight", "module_not_in_base"),
+        (f"base_model.model.{Q}.lora_magnitude_vector", "unexpected_tensor"),
+        (f"base_model.model.{Q}.lora_magnitude_vector.weight", "unexpected_tensor"),
+        (f"base_model.model.{Q}.lora_B.bias", "unexpected_tensor"),
+        (f"base_model.model.{Q}.lora_A.default.weight", "module_not_in_base"),
+        (f"base_model.model.{Q}.lora_C.weight", "module_not_in_base"),
+        (f"base_model.model.{Q}.token_adapter.trainable_tokens_delta", "unsupported_tensor"),
+        (f"{Q}.lora_A.weight", "unsupported_tensor"),
+        (f"base_model.model.{Q}.lora_A.weight ", "unsupported_tensor"),
+        ("base_model.model..lora_A.weight\n", "unsupported_tensor"),
+        ("base_model.model..lora_A.weight", "unsupported_tensor"),
+        ("base_model.model.lora_A.weight", "unsupported_tensor"),
+        ("", "unsupported_tensor"),
     ],
 )
-def test_a_tensor_that_is_no_half_of_a_linear_module(tmp_path: Path, name: str) -> None:
+def test_a_tensor_that_has_no_place_is_refused_and_never_dropped(
+    tmp_path: Path, name: str, code: str
+) -> None:
     tensors = pair(Q) | {name: torch.zeros(RANK, 6)}
-    assert codes(tmp_path, tensors) == [("unsupported_tensor", name)]
+    ((found, where),) = codes(tmp_path, tensors)
+    assert found == code
+    assert where in name
 
 
 def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def make_server(
     base = replace(load_base(str(world.base), "fp32"), name=BASE)
     tokenizer = load_tokenizer(str(world.base))
     with Store(data) as store:
-        registry = Registry(store, BASE, Checker(base.linears, BASE, base.source))
+        registry = Registry(store, BASE, Checker(base.outline, BASE, base.source))
         for name, path in world.adapters.items():
             with open_folder(path) as files:
                 registry.register(name, files)
@@ -95,7 +95,7 @@ def make_server(
             from lorikeet_adapters.weights import load_weights
 
             found = registry.locate(generation)
-            return load_weights(found.weights, found.spec, base.linears, base.compute_dtype)
+            return load_weights(found.weights, found.spec, base.outline, base.compute_dtype)
 
         config = engine or EngineConfig(max_slots=8, max_model_len=CONTEXT)
         made = Engine(base, config, Vocabulary(tokenizer.decode, tokenizer.eos), fetch)

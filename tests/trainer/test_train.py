@@ -86,7 +86,7 @@ def test_the_server_side_reads_the_folder(trained: TrainedAdapter, base_folder: 
     base = base_of(base_folder)
     spec = parse_spec((trained.folder / "adapter_config.json").read_bytes())
     weights = load_weights(
-        trained.folder / "adapter_model.safetensors", spec, base.linears, base.compute_dtype
+        trained.folder / "adapter_model.safetensors", spec, base.outline, base.compute_dtype
     )
     assert (spec.rank, spec.alpha, spec.base_name) == (8, 16.0, str(base_folder))
     assert weights.modules.keys() == base.linears.keys() - {"lm_head"}

@@ -114,7 +114,7 @@ def alone(name: str) -> Mix:
 def _read_adapter(folder: Path, base: BaseModel) -> AdapterWeights:
     with open_folder(folder) as files:
         spec = parse_spec(files.config)
-    return load_weights(folder / WEIGHTS_FILE, spec, base.linears, base.compute_dtype)
+    return load_weights(folder / WEIGHTS_FILE, spec, base.outline, base.compute_dtype)
 
 
 def _answer(tokens: Sequence[Token], end: Finished) -> Answer:

@@ -1,6 +1,6 @@
 """The arithmetic of rank rows. Both kernels compute the same sum; `reference` is the one to read.
 
-Semantics, for x[T, K], a[R, K], b[R, N], s[T, R], y[T, N]:
+Semantics, for x[T, K], a[R, K], b[R, N], s[T, R] in fp32, y[T, N]:
 
     y[t] + sum over p with s[t, p] != 0 of  s[t, p] * (x[t] . a[p]) * b[p]
 
@@ -39,9 +39,20 @@ def reference(
 def batched(
     x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, s: torch.Tensor, y: torch.Tensor
 ) -> torch.Tensor:
-    """Two GEMMs and a masked multiply; works on every device. `s` broadcasts over tokens if it has one row."""
-    shrunk = F.linear(x, a)
-    weighted = torch.where(s != 0, shrunk * s, 0)  # s is fp32, so a weight is never rounded by itself
+    """Two GEMMs and a masked multiply; works on every device."""
+    return expand(F.linear(x, a), b, s, y)
+
+
+def looked_up(
+    ids: torch.Tensor, a: torch.Tensor, b: torch.Tensor, s: torch.Tensor, y: torch.Tensor
+) -> torch.Tensor:
+    """The same for an embedding, whose x[t] is one-hot at ids[t]: a's column takes the place of x . a."""
+    return expand(a.index_select(1, ids).T, b, s, y)
+
+
+def expand(shrunk: torch.Tensor, b: torch.Tensor, s: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """y + ((shrunk * s) @ b) for shrunk[T, R]; s is fp32, so a weight is never rounded by itself."""
+    weighted = torch.where(s != 0, shrunk * s, 0)
     return torch.addmm(y, weighted.to(b.dtype), b)
 
 

@@ -16,13 +16,13 @@ Extents: TypeAlias = Mapping[str, Extent]  # generation -> its rows in one modul
 
 @dataclass(frozen=True, slots=True)
 class ActiveRows:
-    """`extents` in the order of S's columns; s[T or 1, R] in fp32 on the CPU. R is never 0."""
+    """`extents` in the order of S's columns; s[T or 1, R] in fp32. R is never 0."""
 
     extents: tuple[Extent, ...]
     s: torch.Tensor
 
 
-def active_rows(extents: Extents, mixes: Sequence[Mix]) -> ActiveRows | None:
+def active_rows(extents: Extents, mixes: Sequence[Mix], device: torch.device) -> ActiveRows | None:
     """S for one module, one row per mix; None when no mix has rows there, which costs nothing."""
     named = sorted({term.adapter for mix in mixes for term in mix.terms} & extents.keys())
     if not named:
@@ -37,4 +37,4 @@ def active_rows(extents: Extents, mixes: Sequence[Mix]) -> ActiveRows | None:
         for term in mix.terms:
             if term.adapter in columns:
                 s[row, columns[term.adapter]] = term.weight
-    return ActiveRows(tuple(extents[generation] for generation in named), s)
+    return ActiveRows(tuple(extents[generation] for generation in named), s.to(device))

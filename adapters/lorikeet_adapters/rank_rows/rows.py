@@ -5,49 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from itertools import pairwise
 
 import torch
 from torch import nn
 
 from lorikeet_adapters.base_model import BaseModel
 from lorikeet_adapters.mix import Mix
-from lorikeet_adapters.rank_rows.arena import Arena, Extent
+from lorikeet_adapters.rank_rows.arena import Arena
+from lorikeet_adapters.rank_rows.gain import gain_of, squared_lengths
 from lorikeet_adapters.rank_rows.kernels import KERNELS, Kernel
-from lorikeet_adapters.rank_rows.layout import ActiveRows, active_rows
-from lorikeet_adapters.weights import AdapterWeights
-
-
-class _Target:
-    """One linear module: the arena of its rows and this step's share of the work."""
-
-    def __init__(self, arena: Arena) -> None:
-        self.arena = arena
-        self.active: ActiveRows | None = None
-        self.s: torch.Tensor | None = None
-        self._gathered: tuple[tuple[Extent, ...], torch.Tensor, torch.Tensor] | None = None
-
-    @property
-    def bytes(self) -> int:
-        copies = self._gathered[1:] if self._gathered else ()
-        return self.arena.bytes + sum(each.numel() * each.element_size() for each in copies)
-
-    def changed(self) -> None:
-        self._gathered = None
-
-    def rows(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """a[R, K] and b[R, N] of the active extents: views where they touch, else a copy kept until they change."""
-        assert self.active is not None
-        extents = self.active.extents
-        in_a, in_b = self.arena.blocks
-        if all(left.stop == right.start for left, right in pairwise(extents)):
-            whole = slice(extents[0].start, extents[-1].stop)
-            return in_a[whole], in_b[whole]
-        if self._gathered is None or self._gathered[0] != extents:
-            a = torch.cat([in_a[each.start : each.stop] for each in extents])
-            b = torch.cat([in_b[each.start : each.stop] for each in extents])
-            self._gathered = (extents, a, b)
-        return self._gathered[1], self._gathered[2]
+from lorikeet_adapters.rank_rows.target import Selection, Target
+from lorikeet_adapters.weights import AdapterWeights, ModuleRows
 
 
 class RankRows:
@@ -62,20 +30,15 @@ class RankRows:
 
     def __init__(self, base: BaseModel, limit: int, kernel: str = "torch") -> None:
         self._kernel: Kernel = KERNELS[kernel]
-        self._device = base.device
-        self._dtype = base.compute_dtype
-        self._targets = {
-            name: _Target(
-                Arena((shape.in_features, shape.out_features), limit, base.compute_dtype, base.device)
-            )
-            for name, shape in base.linears.items()
-        }
+        self._base = base
+        self._limit = limit
+        self._modules = dict(base.model.named_modules())
+        self._shapes = {**base.outline.linears, **base.outline.embeddings}
+        self._targets: dict[str, Target] = {}
+        self._hooks: list[torch.utils.hooks.RemovableHandle] = []
         self._resident: dict[str, int] = {}
-        modules = dict(base.model.named_modules())
-        self._hooks = [
-            modules[name].register_forward_hook(partial(self._add, target))
-            for name, target in self._targets.items()
-        ]
+        self._dora: set[str] = set()
+        self._lengths: dict[str, torch.Tensor] = {}  # of each module's rows, once a DoRA adapter asked
 
     @property
     def resident(self) -> dict[str, int]:
@@ -84,71 +47,98 @@ class RankRows:
 
     @property
     def bytes(self) -> int:
-        return sum(target.bytes for target in self._targets.values())
+        return sum(part.bytes for target in self._targets.values() for part in target.parts)
 
     def insert(self, generation: str, weights: AdapterWeights) -> None:
         """Give a checked adapter rows in every module it has, or, when memory runs out, in none. Must not be resident."""
         assert generation not in self._resident, generation
         try:
             for name, rows in weights.modules.items():
-                target = self._targets[name]
-                target.changed()
-                target.arena.insert(generation, (rows.a, rows.b))
+                self._insert_rows(generation, name, rows)
+            for name in weights.shifts.keys() | weights.biases.keys():
+                self._target(name).shift.insert(generation, (self._shift(name, weights)[None],))
+            for name, magnitude in weights.magnitudes.items():
+                gain = gain_of(self._modules[name], self._own_lengths(name), weights.modules[name], magnitude)
+                self._target(name).gain.insert(generation, (gain[None],))
         except BaseException:
             self._take_back(generation)
             raise
         self._resident[generation] = weights.rank
+        if weights.is_dora:
+            self._dora.add(generation)
 
     def evict(self, generation: str) -> None:
         """Take an adapter's rows back. No running request may name it."""
         del self._resident[generation]
+        self._dora.discard(generation)
         self._take_back(generation)
-
-    def _take_back(self, generation: str) -> None:
-        for target in self._targets.values():
-            if generation in target.arena.extents:
-                target.changed()
-                target.arena.evict(generation)
 
     @contextmanager
     def step(self, mixes: Sequence[Mix]) -> Iterator[None]:
         """Within it every forward adds these mixes' rows: one mix per token, or one for all tokens.
 
-        Every adapter of every mix must be resident.
+        Every adapter of every mix must be resident, and one with DoRA alone and of weight 1.
         """
-        missing = {each for mix in mixes for each in mix.adapters} - self._resident.keys()
+        selection = Selection(mixes, self._base.device)
+        missing = set(selection.named) - self._resident.keys()
         if missing:
             raise LookupError(f"not resident: {sorted(missing)}")
-        self._choose(mixes)
+        for mix in mixes:
+            if not self._dora.isdisjoint(mix.adapters) and not mix.is_single:
+                raise ValueError(f"a DoRA adapter cannot be blended: {mix}")
+        self._choose(selection)
         try:
             yield
         finally:
-            self._choose(())
+            self._choose(None)
 
     def detach(self) -> None:
         for hook in self._hooks:
             hook.remove()
 
-    def _choose(self, mixes: Sequence[Mix]) -> None:
-        # Modules whose adapters lie in the same rows share one S, which is nearly all of them.
-        named = sorted({term.adapter for mix in mixes for term in mix.terms})
-        shared: dict[tuple[tuple[str, Extent], ...], tuple[ActiveRows | None, torch.Tensor | None]] = {}
+    def _choose(self, selection: Selection | None) -> None:
         for target in self._targets.values():
-            extents = target.arena.extents
-            key = tuple((each, extents[each]) for each in named if each in extents)
-            if key not in shared:
-                active = active_rows(dict(key), mixes)
-                shared[key] = (active, None if active is None else active.s.to(self._device))
-            target.active, target.s = shared[key]
+            target.choose(selection)
+
+    def _target(self, name: str) -> Target:
+        """Made when the first adapter that changes this module comes; until then it has not even a hook."""
+        if name not in self._targets:
+            module, shape = self._modules[name], self._shapes.get(name)
+            width = shape.out_features if shape else self._base.outline.biases[name]
+            lora = self._arena(shape.in_features, width, dtype=self._base.compute_dtype) if shape else None
+            target = Target(module, lora, (self._arena(width), self._arena(width)))
+            self._targets[name] = target
+            self._hooks.append(module.register_forward_hook(partial(self._add, target)))
+        return self._targets[name]
+
+    def _arena(self, *widths: int, dtype: torch.dtype = torch.float32) -> Arena:
+        return Arena(widths, self._limit, dtype, self._base.device)
+
+    def _insert_rows(self, generation: str, name: str, rows: ModuleRows) -> None:
+        target = self._target(name)
+        assert target.lora is not None, name
+        # Some embeddings multiply what they look up; what an adapter adds to the table is multiplied too.
+        scale = getattr(self._modules[name], "embed_scale", 1.0)
+        target.lora.insert(generation, (rows.a, rows.b if scale == 1.0 else rows.b * float(scale)))
+
+    def _shift(self, name: str, weights: AdapterWeights) -> torch.Tensor:
+        """What the adapter adds to the module's output, whatever the input: [out] in fp32."""
+        shift = weights.shifts.get(name, torch.zeros(()))
+        trained = weights.biases.get(name)
+        own = self._modules[name].bias.detach().float().cpu() if trained is not None else 0.0
+        return shift if trained is None else shift + (trained - own)
+
+    def _own_lengths(self, name: str) -> torch.Tensor:
+        if name not in self._lengths:
+            self._lengths[name] = squared_lengths(self._modules[name], self._shapes[name].in_features)
+        return self._lengths[name]
+
+    def _take_back(self, generation: str) -> None:
+        for target in self._targets.values():
+            for part in target.parts:
+                part.evict(generation)
 
     def _add(
-        self, target: _Target, module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor
+        self, target: Target, module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor
     ) -> torch.Tensor:
-        if target.s is None:
-            return output
-        a, b = target.rows()
-        x = inputs[0].reshape(-1, inputs[0].shape[-1]).to(self._dtype)
-        y = output.reshape(-1, output.shape[-1])
-        # A module that sees other tokens than the batch's, or none, fails here: expand() takes one row or all.
-        added = self._kernel(x, a, b, target.s.expand(len(x), -1), y.to(self._dtype))
-        return added.to(output.dtype).view_as(output)
+        return target.add(self._kernel, inputs[0], output)

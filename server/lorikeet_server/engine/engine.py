@@ -46,9 +46,6 @@ NON_FINITE = Failure(
 )
 TOO_LONG = "the prompt has {have} tokens, the context holds {limit} with at least one to generate"
 UNKNOWN_TOKEN = "the prompt has the token id {token}, the base's embeddings end at {size}"
-TOO_MANY_ROWS = Failure(
-    "mix_too_large", "the mix needs more rank rows than the server has; name fewer adapters"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +210,7 @@ class Engine:
         if not self._scheduler.expects(load):
             return  # retired while it was read
         self.runner.hold(load.generation, weights)
-        self._scheduler.adapter_loaded(load.generation, weights.rank)
+        self._scheduler.adapter_loaded(load.generation, weights.rank, blends=not weights.is_dora)
         self._fail_unservable()
 
     def _missing(self, load: Load, failure: Failure) -> None:
@@ -222,8 +219,8 @@ class Engine:
                 self._finish(request_id, Ending(RequestEvent.FAIL), failure)
 
     def _fail_unservable(self) -> None:
-        for request_id in self._scheduler.unservable():
-            self._finish(request_id, Ending(RequestEvent.FAIL), TOO_MANY_ROWS)
+        for request_id, failure in self._scheduler.unservable():
+            self._finish(request_id, Ending(RequestEvent.FAIL), failure)
 
     def _begin(self, batch: Batch) -> None:
         for order in batch.load:

@@ -10,7 +10,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lorikeet_adapters.lifecycle import AdapterEvent, AdapterState, advance
+from lorikeet_adapters.mix import Mix
+from lorikeet_server.engine.request import Failure
 
+TOO_MANY_ROWS = Failure(
+    "mix_too_large", "the mix needs more rank rows than the server has; name fewer adapters"
+)
+NOT_BLENDABLE = Failure(
+    "dora_not_blendable",
+    "an adapter trained with DoRA is served alone and with weight 1, because its effect is not linear",
+)
 ON_HOST = (AdapterState.LOADING, AdapterState.HOST)
 LOADABLE = (AdapterState.REGISTERED, AdapterState.FAILED)
 
@@ -19,6 +28,7 @@ LOADABLE = (AdapterState.REGISTERED, AdapterState.FAILED)
 class _Resident:
     state: AdapterState = AdapterState.REGISTERED
     rank: int = 0
+    blends: bool = True
     last_used: int = 0
     ticket: int = 0  # of the load under way
 
@@ -70,15 +80,24 @@ class Residency:
         known = self._adapters.get(generation)
         return known is not None and known.state is AdapterState.LOADING and known.ticket == ticket
 
-    def loaded(self, generation: str, rank: int) -> None:
+    def loaded(self, generation: str, rank: int, blends: bool = True) -> None:
         self._move(generation, AdapterEvent.LOADED)
         self._adapters[generation].rank = rank
+        self._adapters[generation].blends = blends
 
     def failed(self, generation: str) -> None:
         self._move(generation, AdapterEvent.LOAD_FAILED)
 
     def rank_sum(self, generations: Iterable[str]) -> int:
         return sum(self._adapters[generation].rank for generation in generations)
+
+    def objection(self, mix: Mix) -> Failure | None:
+        """Why a mix can never run here, once all its adapters are near."""
+        if self.rank_sum(mix.adapters) > self.row_budget:
+            return TOO_MANY_ROWS
+        if not mix.is_single and not all(self._adapters[each].blends for each in mix.adapters):
+            return NOT_BLENDABLE
+        return None
 
     def admit(self, generations: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
         """Bring all of them to the device for one request: (evict, insert), or None when rows are short now.

@@ -15,7 +15,7 @@ from lorikeet_adapters.lifecycle import AdapterState
 from lorikeet_server.engine.batch import Batch, DecodeRow, Load, PrefillChunk
 from lorikeet_server.engine.config import EngineConfig
 from lorikeet_server.engine.lifecycle import TERMINAL, RequestEvent, RequestState, advance
-from lorikeet_server.engine.request import Request
+from lorikeet_server.engine.request import Failure, Request
 from lorikeet_server.engine.residency import Residency
 
 WAITING = (RequestState.WAITING, RequestState.WAITING_ADAPTER)
@@ -80,9 +80,9 @@ class Scheduler:
         """False when the adapter was retired while its files were read."""
         return self._residency.expects(load.generation, load.ticket)
 
-    def adapter_loaded(self, generation: str, rank: int) -> None:
+    def adapter_loaded(self, generation: str, rank: int, blends: bool = True) -> None:
         """Its tensors are on the host; wake those whose every adapter is near now."""
-        self._residency.loaded(generation, rank)
+        self._residency.loaded(generation, rank, blends)
         for entry in self._entries.values():
             if entry.state is RequestState.WAITING_ADAPTER:
                 self._wake(entry)
@@ -93,13 +93,13 @@ class Scheduler:
         self._residency.failed(generation)
         return self.waiting_for(generation)
 
-    def unservable(self) -> tuple[str, ...]:
-        """Waiting requests whose mix needs more rank rows than there are at all."""
+    def unservable(self) -> tuple[tuple[str, Failure], ...]:
+        """Waiting requests whose mix can never run, and why."""
         return tuple(
-            entry.request.id
+            (entry.request.id, objection)
             for entry in self._entries.values()
             if entry.state is RequestState.WAITING
-            and self._residency.rank_sum(entry.adapters) > self._residency.row_budget
+            and (objection := self._residency.objection(entry.request.mix))
         )
 
     def waiting_for(self, generation: str) -> tuple[str, ...]:

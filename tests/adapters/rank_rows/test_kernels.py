@@ -13,6 +13,8 @@ from lorikeet_adapters.rank_rows.kernels import KERNELS
 from lorikeet_adapters.rank_rows.layout import active_rows
 from lorikeet_adapters.weights import ModuleRows
 
+CPU = torch.device("cpu")
+
 K, N = 48, 40
 RANKS = (1, 16, 4, 64, 3, 8, 2, 32)
 TOKENS = 24
@@ -63,10 +65,10 @@ def arranged(
     mixes: list[Mix], held: dict[str, ModuleRows], dtype: torch.dtype
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """a, b and s of one step, through the arena."""
-    arena = Arena((K, N), 512, dtype, torch.device("cpu"))
+    arena = Arena((K, N), 512, dtype, CPU)
     for generation, rows in held.items():
         arena.insert(generation, (rows.a, rows.b))
-    active = active_rows(arena.extents, mixes)
+    active = active_rows(arena.extents, mixes, CPU)
     assert active is not None
     in_a, in_b = arena.blocks
     a = torch.cat([in_a[each.start : each.stop] for each in active.extents])
@@ -139,7 +141,7 @@ def test_s_has_a_column_for_each_row_of_each_adapter_named() -> None:
         BASE_MIX,
         Mix.of([Term("b", 1.0), Term("elsewhere", 1.0)]),
     ]
-    active = active_rows(extents, mixes)
+    active = active_rows(extents, mixes, CPU)
     assert active is not None
     assert active.extents == (Extent(5, 6), Extent(0, 2))
     assert active.s.tolist() == [[0.5, -2.0, -2.0], [0.0, 0.0, 0.0], [0.0, 1.0, 1.0]]
@@ -147,5 +149,5 @@ def test_s_has_a_column_for_each_row_of_each_adapter_named() -> None:
 
 def test_no_mix_with_rows_here_is_none() -> None:
     extents = {"a": Extent(0, 2)}
-    assert active_rows(extents, [BASE_MIX, Mix.of([Term("elsewhere", 1.0)])]) is None
-    assert active_rows({}, [Mix.of([Term("a", 1.0)])]) is None
+    assert active_rows(extents, [BASE_MIX, Mix.of([Term("elsewhere", 1.0)])], CPU) is None
+    assert active_rows({}, [Mix.of([Term("a", 1.0)])], CPU) is None

@@ -46,7 +46,7 @@ def rows(request: pytest.FixtureRequest, base: BaseModel) -> Iterator[RankRows]:
 
 def read(folder: Path, base: BaseModel) -> AdapterWeights:
     spec = parse_spec((folder / "adapter_config.json").read_bytes())
-    return load_weights(folder / "adapter_model.safetensors", spec, base.linears, base.compute_dtype)
+    return load_weights(folder / "adapter_model.safetensors", spec, base.outline, base.compute_dtype)
 
 
 def mix(**weights: float) -> Mix:

@@ -38,7 +38,7 @@ ARRIVALS = {"triage": 0, "extract": 0, "base": 3, "blend": 5, "negative": 9}
 def read_adapter(folder: Path, base: BaseModel) -> AdapterWeights:
     spec = parse_spec((folder / "adapter_config.json").read_bytes())
     weights = folder / "adapter_model.safetensors"
-    return load_weights(weights, spec, base.linears, base.compute_dtype)
+    return load_weights(weights, spec, base.outline, base.compute_dtype)
 
 
 def make_engine(base: BaseModel, adapters: dict[str, AdapterWeights], kernel: str = "torch") -> Engine:
@@ -117,8 +117,10 @@ def test_an_adapter_of_huge_weights_leaves_every_other_row_bit_equal(
     )
     clean = logits_of_neighbours(base, weights)
     beside_huge = logits_of_neighbours(base, {**weights, "extract": huge})
+    # An expert multiplies the tokens of several rows at once; where one row's go changes the others' low bits.
+    rounding = 1e-5 if base.model.config.model_type == "mixtral" else 0.0
     for name, expected in clean.items():
-        same = torch.equal(beside_huge[name], expected)
+        same = torch.allclose(beside_huge[name], expected, rtol=0.0, atol=rounding)
         assert same is (name != "extract"), name
 
 

@@ -53,7 +53,7 @@ class Simulation:
         self.endings[each.id] = []
         self.tokens[each.id] = 0
         self.scheduler.add(each)
-        for request_id in self.scheduler.unservable():
+        for request_id, _ in self.scheduler.unservable():
             self.finish(request_id, RequestEvent.FAIL)
 
     def finish(self, request_id: str, event: RequestEvent) -> None:
@@ -70,7 +70,7 @@ class Simulation:
             return
         self.host.add(generation)
         self.scheduler.adapter_loaded(generation, rank(generation))
-        for request_id in self.scheduler.unservable():
+        for request_id, _ in self.scheduler.unservable():
             self.finish(request_id, RequestEvent.FAIL)
 
     def step(self) -> Batch:

@@ -1,12 +1,14 @@
-"""Which modules of a model rank rows can be added to, and their shapes."""
+"""What of a base an adapter can change: its linear modules, its input embedding and its biases, by shape."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 EXPERTS = ".experts."
@@ -21,6 +23,35 @@ class LinearShape:
 
     in_features: int
     out_features: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """Module names to shapes. An embedding's `in_features` is the number of its ids; a bias is [size].
+
+    `vocabulary` names the input embedding and the head, whose weights PEFT copies into some adapters.
+    """
+
+    linears: Mapping[str, LinearShape]
+    embeddings: Mapping[str, LinearShape]
+    biases: Mapping[str, int]
+    vocabulary: frozenset[str] = frozenset()
+
+
+def outline_of(model: PreTrainedModel) -> Outline:
+    """Only the input embedding counts: others take positions or types, some by rules of their own."""
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    names = [name for name, module in model.named_modules() if module is embedding]
+    heads = [name for name, module in model.named_modules() if module is head]
+    shape = LinearShape(embedding.num_embeddings, embedding.embedding_dim)
+    linears = linear_shapes(model)
+    biases = {
+        name: len(module.bias)
+        for name, module in model.named_modules()
+        if (name in linears or _normalises_tokens(module, shape.out_features))
+        and getattr(module, "bias", None) is not None
+    }
+    return Outline(linears, dict.fromkeys(names, shape), biases, frozenset([*names, *heads]))
 
 
 def linear_shapes(model: nn.Module) -> dict[str, LinearShape]:
@@ -41,6 +72,11 @@ def _is_linear(module: nn.Module) -> bool:
         return False
     home = next(each.__module__ for each in type(module).__mro__ if "forward" in vars(each))
     return home in PLAIN_FORWARDS or _maps_a_token(module)
+
+
+def _normalises_tokens(module: nn.Module, width: int) -> bool:
+    """A layer norm over whole tokens; those over single heads see no token as one row."""
+    return isinstance(module, nn.LayerNorm) and module.normalized_shape == (width,)
 
 
 @torch.no_grad()

@@ -1,0 +1,125 @@
+"""One module that adapters change: the rows they own there and what a step adds to its output."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import nn
+
+from lorikeet_adapters.mix import Mix
+from lorikeet_adapters.rank_rows.arena import Arena, Extent
+from lorikeet_adapters.rank_rows.kernels import Kernel, looked_up
+from lorikeet_adapters.rank_rows.layout import ActiveRows, active_rows
+
+Key = tuple[tuple[str, Extent], ...]
+
+
+class Selection:
+    """The mixes of one step. Parts whose adapters lie in the same rows, nearly all of them, share one S."""
+
+    def __init__(self, mixes: Sequence[Mix], device: torch.device) -> None:
+        self.named = sorted({term.adapter for mix in mixes for term in mix.terms})
+        self._mixes = mixes
+        self._device = device
+        self._known: dict[Key, ActiveRows | None] = {}
+
+    def rows_of(self, arena: Arena) -> ActiveRows | None:
+        """None when no mix has rows in it, which then costs nothing."""
+        extents = arena.extents
+        key = tuple((each, extents[each]) for each in self.named if each in extents)
+        if key not in self._known:
+            self._known[key] = active_rows(dict(key), self._mixes, self._device)
+        return self._known[key]
+
+
+class Part:
+    """One arena of a target and which of its rows the step uses."""
+
+    def __init__(self, arena: Arena) -> None:
+        self.arena = arena
+        self.active: ActiveRows | None = None
+        self._gathered: tuple[tuple[Extent, ...], tuple[torch.Tensor, ...]] | None = None
+
+    @property
+    def bytes(self) -> int:
+        copies = self._gathered[1] if self._gathered else ()
+        return self.arena.bytes + sum(each.numel() * each.element_size() for each in copies)
+
+    def insert(self, owner: str, rows: Sequence[torch.Tensor]) -> None:
+        self._gathered = None
+        self.arena.insert(owner, rows)
+
+    def evict(self, owner: str) -> None:
+        if owner in self.arena.extents:
+            self._gathered = None
+            self.arena.evict(owner)
+
+    def s(self, tokens: int) -> torch.Tensor:
+        """S[tokens, R]. A module that sees neither one token for each mix nor those of one mix fails here."""
+        assert self.active is not None
+        return self.active.s.expand(tokens, -1)
+
+    def rows(self) -> tuple[torch.Tensor, ...]:
+        """The active rows of each block: views where they touch, else a copy kept until they change."""
+        assert self.active is not None
+        extents, blocks = self.active.extents, self.arena.blocks
+        if all(left.stop == right.start for left, right in pairwise(extents)):
+            return tuple(block[extents[0].start : extents[-1].stop] for block in blocks)
+        if self._gathered is None or self._gathered[0] != extents:
+            copies = tuple(torch.cat([block[each.start : each.stop] for each in extents]) for block in blocks)
+            self._gathered = (extents, copies)
+        return self._gathered[1]
+
+
+class Target:
+    """A linear module, the input embedding or a layer norm. `lora` is None where no LoRA can be.
+
+    For one token with the mix {i: w_i}:  y + sum of w_i * (rows_i + shift_i), and for a DoRA
+    adapter, which is alone and has weight 1,  bias + gain * (y - bias + rows) + shift.
+    """
+
+    def __init__(self, module: nn.Module, lora: Arena | None, vectors: tuple[Arena, Arena]) -> None:
+        self.module = module
+        self.lora = Part(lora) if lora is not None else None
+        self.shift, self.gain = map(Part, vectors)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return (self.shift, self.gain) if self.lora is None else (self.lora, self.shift, self.gain)
+
+    def choose(self, selection: Selection | None) -> None:
+        for part in self.parts:
+            part.active = selection.rows_of(part.arena) if selection else None
+
+    def add(self, kernel: Kernel, inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+        """The module's output with the step's share added, in the output's dtype."""
+        if not any(part.active for part in self.parts):
+            return output
+        y = output.reshape(-1, output.shape[-1])
+        if self.lora is not None and self.lora.active:
+            y = self._with_rows(kernel, inputs, y)
+        if self.gain.active:
+            y = self._with_gain(y)
+        if self.shift.active:
+            (vectors,) = self.shift.rows()
+            y = y + self.shift.s(len(y)) @ vectors
+        return y.to(output.dtype).view_as(output)
+
+    def _with_rows(self, kernel: Kernel, inputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        assert self.lora is not None
+        a, b = self.lora.rows()
+        s = self.lora.s(len(y))
+        if isinstance(self.module, nn.Embedding):
+            return looked_up(inputs.reshape(-1), a, b, s, y.to(b.dtype))
+        return kernel(inputs.reshape(-1, inputs.shape[-1]).to(a.dtype), a, b, s, y.to(b.dtype))
+
+    def _with_gain(self, y: torch.Tensor) -> torch.Tensor:
+        (gains,) = self.gain.rows()
+        s = self.gain.s(len(y))
+        bias = getattr(self.module, "bias", None)
+        without = y.float() if bias is None else y.float() - bias.float()
+        scaled = without * gains[s.argmax(-1)]  # its one adapter's, and nobody else's
+        scaled = scaled if bias is None else scaled + bias.float()
+        return torch.where(s.any(-1, keepdim=True), scaled, y.float())
