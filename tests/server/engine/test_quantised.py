@@ -1,0 +1,103 @@
+"""On quantised bases: every feature's logits against PEFT on the same quantised weights, and what must be exact there too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+
+from lorikeet_adapters.base_model import BaseModel, load_base
+from lorikeet_adapters.mix import Mix, Term
+from lorikeet_adapters.precision import bfloat16_is_fast
+from lorikeet_server.engine.capacity import columns_for
+from lorikeet_server.engine.runner import Runner
+from tests.server.engine.test_exactness import read_adapter
+from tests.server.engine.test_features import PROMPT, features, pytestmark  # noqa: F401  (the filters)
+from tests.tiny import make_model, save_adapter
+
+# Shares of the logits' standard deviation, at the 99th percentile. Only DoRA comes near: PEFT rounds the weight whose length it takes.
+BOUNDS = {"nf4": 0.01, "int8": 0.02}
+LOW_PRECISION_BOUND = 0.15  # where the base computes in bfloat16
+
+
+@pytest.fixture(scope="module", params=["qwen2", "opt"])
+def world(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Path]]:
+    folder = tmp_path_factory.mktemp(request.param)
+    base = folder / "base"
+    # Weights that bfloat16 holds exactly, as real checkpoints have: PEFT loads an adapter's copy of the
+    # embedding as it is in the file, and the base's own may not be a rounded one.
+    make_model(request.param, seed=3).bfloat16().save_pretrained(base)
+    table = features(request.param)
+    return base, {
+        name: save_adapter(base, folder / name, rank=4, seed=seed, **options)
+        for seed, (name, options) in enumerate(table.items())
+    }
+
+
+@pytest.fixture(params=list(BOUNDS))
+def base(request: pytest.FixtureRequest, world: tuple[Path, dict[str, Path]]) -> BaseModel:
+    return load_base(str(world[0]), request.param)
+
+
+def make_runner(base: BaseModel, adapters: dict[str, Path]) -> Runner:
+    runner = Runner(base, slots=2, columns=columns_for(64), rows=256)
+    for name, path in adapters.items():
+        runner.rank_rows.insert(name, read_adapter(path, base))
+    return runner
+
+
+def logits(base: BaseModel, runner: Runner, mix: dict[str, float]) -> torch.Tensor:
+    with runner.rank_rows.step([Mix.of(Term(*each) for each in mix.items())]):
+        out: torch.Tensor = base.model(input_ids=torch.tensor([PROMPT])).logits[0].float()
+        return out
+
+
+@torch.no_grad()
+def test_every_feature_is_what_peft_computes_on_the_same_quantised_base(
+    world: tuple[Path, dict[str, Path]], base: BaseModel
+) -> None:
+    folder, adapters = world
+    runner = make_runner(base, adapters)
+    bound = BOUNDS[base.quantization] if not bfloat16_is_fast(base.device) else LOW_PRECISION_BOUND
+    plain = logits(base, runner, {})
+    for name, path in adapters.items():
+        # A copy of its own, unpacked: PEFT reads the weights of a DoRA layer, and so must the oracle.
+        model = load_base(str(folder), base.quantization, for_training=True).model
+        oracle = PeftModel.from_pretrained(model, path).eval()(input_ids=torch.tensor([PROMPT])).logits[0]
+        gap = (logits(base, runner, {name: 1.0}) - oracle.float()).abs() / oracle.std()
+        assert torch.quantile(gap, 0.99) <= bound, name
+        changed = (plain - oracle.float()).abs() / oracle.std()
+        assert torch.quantile(changed, 0.99) > 2 * bound, f"{name} must change more than the bound forgives"
+    runner.rank_rows.detach()
+
+
+@torch.no_grad()
+def test_weight_zero_and_a_reused_place_leave_nothing_behind(
+    world: tuple[Path, dict[str, Path]], base: BaseModel
+) -> None:
+    """Bit for bit: with weight 0 against the base, and A again after B had A's rows."""
+    _, adapters = world
+    empty = make_runner(base, {})
+    plain = logits(base, empty, {})
+    empty.rank_rows.detach()
+    runner = make_runner(base, {})
+    for first, second in (("plain", "dora"), ("dora", "bias_all"), ("embedding", "head")):
+        if not {first, second} <= adapters.keys():
+            continue
+        runner.rank_rows.insert(first, read_adapter(adapters[first], base))
+        once = logits(base, runner, {first: 1.0})
+        assert not torch.equal(once, plain)
+        assert torch.equal(logits(base, runner, {first: 0.0}), plain)
+        runner.rank_rows.evict(first)
+        runner.rank_rows.insert(second, read_adapter(adapters[second], base))
+        logits(base, runner, {second: 1.0})
+        runner.rank_rows.evict(second)
+        runner.rank_rows.insert(first, read_adapter(adapters[first], base))
+        assert torch.equal(logits(base, runner, {first: 1.0}), once)
+        runner.rank_rows.evict(first)
+        assert torch.equal(logits(base, runner, {}), plain)
+    runner.rank_rows.detach()
