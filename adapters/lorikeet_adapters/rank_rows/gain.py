@@ -8,6 +8,7 @@ the lengths of its own rows, once a layer, and W applied to the rows of A.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ def gain_of(
 ) -> torch.Tensor:
     """g[out] in fp32, by  |w + b A|^2 = |w|^2 + 2 b (A w) + b (A A^T) b  for every row w of W."""
     a, b = rows.a.to(own_lengths.device).float(), rows.b.to(own_lengths.device).float()
-    crossed = (b * _applied(module, a)).sum(0)
+    crossed = (b * _unrounded(module, a)).sum(0)
     squared = ((a @ a.T) @ b * b).sum(0)
     return magnitude.to(own_lengths.device) / (own_lengths + 2 * crossed + squared).clamp(min=0).sqrt()
 
@@ -32,9 +33,22 @@ def gain_of(
 @torch.no_grad()
 def squared_lengths(module: nn.Module, in_features: int) -> torch.Tensor:
     """|w|^2 of every row w of W, [out] in fp32."""
+    return torch.stack([weight.square().sum(0) for _, weight in _columns(module, in_features)]).sum(0)
+
+
+def _unrounded(module: nn.Module, a: torch.Tensor) -> torch.Tensor:
+    """a @ W.T. An int8 layer rounds what it is given, but not unit vectors, so it is asked for W itself."""
+    if next(module.parameters()).dtype != torch.int8:
+        return _applied(module, a)
+    return torch.stack([a[:, at] @ weight for at, weight in _columns(module, a.shape[1])]).sum(0)
+
+
+def _columns(module: nn.Module, in_features: int) -> Iterator[tuple[slice, torch.Tensor]]:
+    """W.T by chunks of its rows, [chunk, out] in fp32: what the layer makes of unit vectors."""
     units = torch.eye(in_features, device=next(module.parameters()).device)
-    chunks = (units[start : start + CHUNK] for start in range(0, in_features, CHUNK))
-    return torch.stack([_applied(module, each).square().sum(0) for each in chunks]).sum(0)
+    for start in range(0, in_features, CHUNK):
+        at = slice(start, start + CHUNK)
+        yield at, _applied(module, units[at])
 
 
 def _applied(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
