@@ -29,7 +29,7 @@ from lorikeet_server.engine.request import Request as EngineRequest
 from lorikeet_server.engine.request import Sampling
 from lorikeet_server.engine.tokenizer import load_tokenizer
 from lorikeet_server.examples import EXAMPLES
-from lorikeet_server.serve import DEMO_ADAPTERS
+from lorikeet_server.stock import DEMO_ADAPTERS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()

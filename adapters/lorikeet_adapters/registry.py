@@ -138,6 +138,7 @@ class Registry:
                 self._names[name] = stored
                 self._generations[generation.generation] = generation
                 record = self._record(stored)
+        log.info("%s %s, generation %s", "replaced" if known else "registered", name, record.generation[:12])
         if known is not None:
             self._retire_if_unused(known.generation)
         return record, True
@@ -154,6 +155,7 @@ class Registry:
             self._store.remove(name)
             with self._changed:
                 del self._names[name]
+        log.info("removed %s, generation %s", name, generation[:12])
         with self._changed:
             self._awaited[generation] += 1
             try:

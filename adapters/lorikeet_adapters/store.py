@@ -14,7 +14,7 @@ import re
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,16 +166,19 @@ class Store:
 
     def remember_base(self, source: str, name: str) -> None:
         """Which base the folder was last served with, for commands that work without a server."""
-        with self._transaction() as catalogue:
-            catalogue.execute(
-                "INSERT OR REPLACE INTO settings VALUES ('base', ?)", (json.dumps([source, name]),)
-            )
+        self._set("base", [source, name])
 
     def base(self) -> tuple[str, str] | None:
         """(source, name) of the base last served, or None."""
-        with self._guard:
-            row = self._catalogue.execute("SELECT value FROM settings WHERE key = 'base'").fetchone()
-        return None if row is None else tuple(json.loads(row[0]))
+        found = self._setting("base")
+        return None if found is None else tuple(found)
+
+    def remember_embedded(self, generations: Mapping[str, str]) -> None:
+        """Which adapters of Lorikeet's own this folder was given, by name."""
+        self._set("embedded", dict(generations))
+
+    def embedded(self) -> dict[str, str]:
+        return dict(self._setting("embedded") or {})
 
     def names(self) -> list[StoredName]:
         with self._guard:
@@ -193,6 +196,15 @@ class Store:
                 "SELECT generation, config, weights, facts FROM generations"
             ).fetchall()
         return {row[0]: StoredGeneration(row[0], row[1], row[2], json.loads(row[3])) for row in rows}
+
+    def _set(self, key: str, value: object) -> None:
+        with self._transaction() as catalogue:
+            catalogue.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (key, json.dumps(value)))
+
+    def _setting(self, key: str) -> Any:
+        with self._guard:
+            row = self._catalogue.execute("SELECT value FROM settings WHERE key = ?", (key,)).fetchone()
+        return None if row is None else json.loads(row[0])
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

@@ -59,5 +59,5 @@ class ServerConfig:
     data_dir: Path = option(Path("lorikeet-data"), "Where registered adapters are kept.")
     adapters_root: Path = option(Path(), "Adapters registered over HTTP must lie below this folder.")
     adapters: tuple[str, ...] = option(
-        (), "NAME=FOLDER to register at start; may be repeated.", flag="adapter"
+        (), "NAME=FOLDER to register at each start; may be repeated.", flag="adapter"
     )

@@ -10,7 +10,6 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
 from types import FrameType
 
 import torch
@@ -21,7 +20,6 @@ from lorikeet_adapters.base_model import BaseModel, load_base
 from lorikeet_adapters.check import Checker
 from lorikeet_adapters.errors import RefusedError
 from lorikeet_adapters.registry import Registry
-from lorikeet_adapters.source import open_folder
 from lorikeet_adapters.store import Store, open_store
 from lorikeet_adapters.weights import AdapterWeights, load_weights
 from lorikeet_server.api.app import create_app
@@ -33,9 +31,9 @@ from lorikeet_server.engine.selftest import SelfTest, self_test
 from lorikeet_server.engine.tokenizer import Tokenizer, load_tokenizer
 from lorikeet_server.examples import EXAMPLES
 from lorikeet_server.metrics import Metrics
+from lorikeet_server.stock import offer_embedded, register_wanted, warn_of_hidden
 
 log = logging.getLogger("lorikeet")
-DEMO_ADAPTERS = Path(__file__).parent / "demo" / "adapters"
 DRAIN_S = 20
 
 
@@ -84,7 +82,10 @@ def _serve(config: ServerConfig, store: Store, listener: socket.socket, started:
     registry.on_retired = engine.retire
     store.remember_base(config.model.source, base.name)
     tested = self_test(base, config.engine.kernel)
-    _register_at_start(config, registry)
+    if config.model.source == "demo":
+        offer_embedded(registry, store)
+    register_wanted(registry, config.adapters)
+    warn_of_hidden(registry)
     metrics = Metrics(lambda: engine.stats, base.quantization)
     bridge = Bridge(engine, registry, config.http.max_open_requests, metrics.observe)
     services = Services(
@@ -115,21 +116,6 @@ def make_engine(config: ServerConfig, base: BaseModel, tokenizer: Tokenizer, reg
         return load_weights(found.weights, found.spec, base.outline, base.compute_dtype)
 
     return Engine(base, config.engine, Vocabulary(tokenizer.decode, tokenizer.eos), fetch)
-
-
-def _register_at_start(config: ServerConfig, registry: Registry) -> None:
-    """The operator's --adapter, and beside the demo base its own four."""
-    wanted: dict[str, Path] = {}
-    if config.model.source == "demo":
-        wanted = {folder.name: folder for folder in sorted(DEMO_ADAPTERS.glob("[!.]*/"))}
-    for each in config.adapters:
-        name, equals, folder = each.partition("=")
-        if not equals:
-            raise RefusedError(f"--adapter {each}: write NAME=FOLDER")
-        wanted[name] = Path(folder)
-    for name, path in wanted.items():
-        with open_folder(path) as files:
-            registry.register(name, files, replace=True)
 
 
 def _run_uvicorn(app: Starlette, listener: socket.socket) -> None:

@@ -15,7 +15,7 @@ from lorikeet_server.engine.config import EngineConfig
 from lorikeet_server.engine.engine import Engine, Vocabulary
 from lorikeet_server.engine.request import FinishReason, Request, Sampling, Token
 from lorikeet_server.engine.tokenizer import load_tokenizer
-from lorikeet_server.serve import DEMO_ADAPTERS
+from lorikeet_server.stock import DEMO_ADAPTERS
 from tests.server.engine.test_exactness import MIXES, read_adapter
 from tests.tiny import blended_model, peft_model
 

@@ -1,0 +1,56 @@
+"""What the registry is given when the server starts: the embedded adapters, and the operator's own."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from lorikeet_adapters.errors import LorikeetError, RefusedError
+from lorikeet_adapters.registry import Registry
+from lorikeet_adapters.source import open_folder
+from lorikeet_adapters.store import Store
+
+log = logging.getLogger("lorikeet")
+DEMO_ADAPTERS = Path(__file__).parent / "demo" / "adapters"
+
+
+def offer_embedded(registry: Registry, store: Store) -> None:
+    """Register the demo's adapters on a data folder that never had them.
+
+    The folder remembers what it was given. A name that means something else by now, or nothing, was
+    the operator's doing and stays so; one that is as it was given follows a newer Lorikeet's files.
+    """
+    given = store.embedded()
+    now = {record.name: record.generation for record in registry.records()}
+    for folder in sorted(DEMO_ADAPTERS.glob("[!.]*/")):
+        if folder.name != registry.base_name and given.get(folder.name) == now.get(folder.name):
+            with open_folder(folder) as files:
+                record, _ = registry.register(folder.name, files, replace=True)
+            given[folder.name] = record.generation
+    store.remember_embedded(given)
+
+
+def warn_of_hidden(registry: Registry) -> None:
+    """The base's name wins over an adapter's, which can come about when the base is renamed."""
+    if any(record.name == registry.base_name for record in registry.records()):
+        log.warning(
+            "the adapter %s cannot be reached: the base has its name; give the base another --served-name",
+            registry.base_name,
+        )
+
+
+def register_wanted(registry: Registry, wanted: Sequence[str]) -> None:
+    """The operator's `--adapter NAME=FOLDER`: their word on each start, so it replaces what is there.
+
+    Raises RefusedError naming the adapter.
+    """
+    for each in wanted:
+        name, equals, folder = each.partition("=")
+        if not equals:
+            raise RefusedError(f"--adapter {each}: write NAME=FOLDER")
+        try:
+            with open_folder(Path(folder)) as files:
+                registry.register(name, files, replace=True)
+        except LorikeetError as error:
+            raise RefusedError(f"--adapter {each}: {error}") from error
