@@ -16,8 +16,8 @@ from functools import partial
 
 from lorikeet_adapters.registry import Registry
 from lorikeet_server.engine.engine import DEAD, Engine
-from lorikeet_server.engine.request import Event, Finished, FinishReason, Request
-from lorikeet_server.errors import EngineDead, RequestError, ServerBusy
+from lorikeet_server.engine.request import Event, Failure, Finished, FinishReason, Request
+from lorikeet_server.errors import EngineDead, RequestError, ServerBusy, ServerDraining
 
 log = logging.getLogger(__name__)
 STOP_TIMEOUT_S = 30.0
@@ -69,6 +69,9 @@ class Bridge:
         self._max_open = max_open
         self._observe = observe
         self._open: dict[str, _Open] = {}
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.draining = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ended = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -79,10 +82,25 @@ class Bridge:
         self.engine.publish = self._publish
         self._thread.start()
 
+    def drain(self) -> int:
+        """Take no new requests from now on; returns how many are open."""
+        self.draining = True
+        return len(self._open)
+
+    async def idle(self) -> None:
+        """Returns once no request is open."""
+        await self._idle.wait()
+
     async def stop(self) -> None:
-        """Abort what still runs and join the engine thread."""
+        """Abort what still runs and join the engine thread. Afterwards every request has its terminal event."""
+        self.draining = True
         self.engine.stop()
         await asyncio.to_thread(self._thread.join, STOP_TIMEOUT_S)
+        if self._thread.is_alive():
+            log.error(
+                "the engine's step has not ended within %g s; its requests are given up", STOP_TIMEOUT_S
+            )
+            self._end_open(FinishReason.ABORTED)
 
     @property
     def alive(self) -> bool:
@@ -91,9 +109,11 @@ class Bridge:
     def submit(self, requests: Sequence[Request]) -> list[EventStream]:
         """Take over the caller's lease on each request's mix and stream its events.
 
-        Raises ServerBusy or EngineDead at once, and then every lease is released.
+        Raises ServerDraining, ServerBusy or EngineDead at once, and then every lease is released.
         """
         try:
+            if self.draining:
+                raise ServerDraining("the server is stopping and takes no new requests; send it to another")
             if not self.alive:
                 raise EngineDead(DEAD.message)
             if len(self._open) + len(requests) > self._max_open:
@@ -105,6 +125,7 @@ class Bridge:
         streams = []
         for request in requests:
             opened = self._open[request.id] = _Open(request)
+            self._idle.clear()
             self.engine.submit(request)
             streams.append(EventStream(opened.events, partial(self.engine.cancel, request.id)))
         return streams
@@ -121,7 +142,10 @@ class Bridge:
 
     def _fail_open(self) -> None:
         self._ended = True  # on the loop, so no request can come between this and the next line
-        self._deliver([Finished(each, FinishReason.FAILED, 0, failure=DEAD) for each in self._open])
+        self._end_open(FinishReason.FAILED, DEAD)
+
+    def _end_open(self, reason: FinishReason, failure: Failure | None = None) -> None:
+        self._deliver([Finished(each, reason, 0, failure=failure) for each in self._open])
 
     def _publish(self, events: Sequence[Event]) -> None:
         """On the engine thread, once per step."""
@@ -133,8 +157,16 @@ class Bridge:
             opened = self._open.get(event.request_id)
             if opened is None:
                 continue
-            self._observe(opened.request, event)
+            opened.events.put_nowait(event)  # first of all: whoever waits gets it whatever fails below
             if isinstance(event, Finished):
                 del self._open[event.request_id]
                 self._registry.release(opened.request.mix)
-            opened.events.put_nowait(event)
+            self._count(opened.request, event)
+        if not self._open:
+            self._idle.set()
+
+    def _count(self, request: Request, event: Event) -> None:
+        try:
+            self._observe(request, event)
+        except Exception:  # a metric must not cost the other requests their events
+            log.exception("an event of request %s could not be counted", request.id)

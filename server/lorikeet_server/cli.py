@@ -9,6 +9,7 @@ from importlib.metadata import entry_points
 import typer
 
 from lorikeet_adapters.errors import LorikeetError
+from lorikeet_server import STARTED
 from lorikeet_server.config import ServerConfig
 from lorikeet_server.options import command
 
@@ -23,9 +24,9 @@ app = typer.Typer(
 
 def serve(config: ServerConfig) -> None:
     """Serve one base model and its adapters over HTTP."""
-    from lorikeet_server.serve import run  # pulls torch, which `--help` does without
+    from lorikeet_server.serve import run  # `--help` does without it
 
-    run(config)
+    run(config, STARTED)
 
 
 def main() -> None:

@@ -35,6 +35,9 @@ class HttpConfig:
     insecure: bool = option(False, "Answer any host, without keys, to whoever reaches the port.")
     max_body_bytes: int = option(4 << 20, "Largest request body.", least=1)
     max_open_requests: int = option(512, "Requests waiting or running; beyond them 503.", least=1)
+    drain_seconds: int = option(
+        20, "How long requests may still run once the server is told to stop.", least=0
+    )
 
     @property
     def is_loopback(self) -> bool:

@@ -8,6 +8,8 @@
         ├── HostForbidden             not addressed to this machine, or from a foreign page
         ├── MixUnusable               an adapter of the mix cannot be applied
         ├── ServerBusy                the queue is full
+        ├── ServerDraining            the server is stopping and takes nothing new
+        ├── Interrupted               the server stopped before the request was complete
         ├── EngineDead                the engine has stopped after an internal error
         └── GenerationFailed          anything else that ended a request on our side
 
@@ -56,6 +58,14 @@ class ServerBusy(RequestError):
     """As many requests as the server takes are waiting; try again later."""
 
 
+class ServerDraining(RequestError):
+    """The server is stopping: what runs may finish, nothing new is taken."""
+
+
+class Interrupted(RequestError):
+    """The server stopped before the request was complete."""
+
+
 class EngineDead(RequestError):
     """The engine has stopped after an internal error."""
 
@@ -94,6 +104,8 @@ TABLE: dict[type[LorikeetError], HttpError] = {
     HostForbidden: HttpError(403, "permission_error", "host_forbidden"),
     MixUnusable: HttpError(422, INVALID, "adapter_refused"),
     ServerBusy: HttpError(503, "server_error", "server_busy", "overloaded", retry_after=1),
+    ServerDraining: HttpError(503, "server_error", "draining", "generation", retry_after=5),
+    Interrupted: HttpError(503, "server_error", "aborted", "generation", retry_after=5),
     EngineDead: HttpError(503, "server_error", "engine_dead", "generation", retry_after=30),
     GenerationFailed: HttpError(500, "server_error", "generation_failed", "generation"),
 }
@@ -115,7 +127,7 @@ FAILURES: dict[str, type[RequestError]] = {
     "non_finite": MixUnusable,
     "adapter_load_failed": GenerationFailed,
     "engine_dead": EngineDead,
-    "aborted": GenerationFailed,
+    "aborted": Interrupted,
 }
 
 

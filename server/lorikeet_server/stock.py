@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from lorikeet_adapters.errors import LorikeetError, RefusedError
+from lorikeet_adapters.names import check_name
 from lorikeet_adapters.registry import Registry
 from lorikeet_adapters.source import open_folder
 from lorikeet_adapters.store import Store
@@ -40,17 +42,33 @@ def warn_of_hidden(registry: Registry) -> None:
         )
 
 
-def register_wanted(registry: Registry, wanted: Sequence[str]) -> None:
-    """The operator's `--adapter NAME=FOLDER`: their word on each start, so it replaces what is there.
+def wanted_folders(texts: Sequence[str]) -> dict[str, Path]:
+    """`--adapter NAME=FOLDER` as read; the files' own check waits for the base.
 
     Raises RefusedError naming the adapter.
     """
-    for each in wanted:
-        name, equals, folder = each.partition("=")
+    wanted: dict[str, Path] = {}
+    for text in texts:
+        name, equals, folder = text.partition("=")
         if not equals:
-            raise RefusedError(f"--adapter {each}: write NAME=FOLDER")
-        try:
-            with open_folder(Path(folder)) as files:
-                registry.register(name, files, replace=True)
-        except LorikeetError as error:
-            raise RefusedError(f"--adapter {each}: {error}") from error
+            raise RefusedError(f"--adapter {text}: write NAME=FOLDER")
+        if name in wanted:
+            raise RefusedError(f"--adapter {text}: the name stands twice")
+        with _about(name, Path(folder)), open_folder(Path(folder)):
+            wanted[check_name(name)] = Path(folder)
+    return wanted
+
+
+def register_wanted(registry: Registry, wanted: Mapping[str, Path]) -> None:
+    """The operator's word on each start, so it replaces what is there. Raises RefusedError naming the adapter."""
+    for name, folder in wanted.items():
+        with _about(name, folder), open_folder(folder) as files:
+            registry.register(name, files, replace=True)
+
+
+@contextmanager
+def _about(name: str, folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except LorikeetError as error:
+        raise RefusedError(f"--adapter {name}={folder}: {error}") from error

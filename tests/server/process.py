@@ -44,11 +44,21 @@ class ServerProcess:
 
     def end(self, number: signal.Signals) -> int:
         """Send a signal and return the exit code."""
+        self.send(number)
         assert self._process is not None
-        self._process.send_signal(number)
         code = self._process.wait(START_S)
         self._process = None
         return code
+
+    def send(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def until_it_says(self, words: str) -> None:
+        deadline = time.monotonic() + START_S
+        while words not in self.log:
+            assert time.monotonic() < deadline, self.log
+            time.sleep(0.01)
 
     def close(self) -> None:
         if self._process is not None:

@@ -15,10 +15,11 @@ import pytest
 
 from lorikeet_adapters.mix import Mix, Term
 from lorikeet_adapters.registry import Registry
+from lorikeet_server import bridge
 from lorikeet_server.bridge import Bridge, EventStream
 from lorikeet_server.engine.engine import DEAD, Engine
 from lorikeet_server.engine.request import Event, Finished, FinishReason, Request, Sampling, Token
-from lorikeet_server.errors import EngineDead, ServerBusy
+from lorikeet_server.errors import EngineDead, ServerBusy, ServerDraining
 from tests.server.world import Exchange, Server
 
 SOON = 20.0
@@ -204,6 +205,63 @@ def test_whatever_ends_the_thread_every_request_is_answered(error: Exception | N
             assert hand.leases.released[MIX] == 3
 
     play(scenario)
+
+
+def test_while_draining_what_runs_may_finish_and_nothing_new_is_taken() -> None:
+    async def scenario() -> None:
+        async with by_hand() as hand:
+            (stream,) = hand.bridge.submit([request("one")])
+            assert hand.bridge.drain() == 1
+            with pytest.raises(ServerDraining):
+                hand.bridge.submit([request("two")])
+            assert hand.leases.released[MIX] == 1
+            idle = asyncio.create_task(hand.bridge.idle())
+            hand.engine.publish([said("one")])
+            assert await anext(stream) == said("one")
+            assert not idle.done()
+            hand.engine.publish([over("one")])
+            await idle
+            assert await everything(stream) == [over("one")]
+            assert hand.bridge.drain() == 0
+
+    play(scenario)
+
+
+def test_a_step_that_does_not_end_costs_no_client_its_ending(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bridge, "STOP_TIMEOUT_S", 0.0)
+
+    async def scenario() -> None:
+        async with by_hand() as hand:
+            (stream,) = hand.bridge.submit([request("one")])
+            stop, hand.engine.stop = hand.engine.stop, lambda: None  # type: ignore[method-assign]
+            await hand.bridge.stop()
+            assert await everything(stream) == [Finished("one", FinishReason.ABORTED, 0)]
+            hand.engine.publish([said("one"), over("one")])
+            assert hand.leases.released[MIX] == 1
+            stop()
+
+    play(scenario)
+
+
+def test_an_event_that_cannot_be_counted_is_delivered_with_all_after_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def broken(request: Request, event: Event) -> None:
+        raise ValueError("no such label")
+
+    async def scenario() -> None:
+        async with by_hand() as hand:
+            hand.bridge._observe = broken
+            one, two = hand.bridge.submit([request("one"), request("two")])
+            hand.engine.publish([said("one"), over("one"), over("two")])
+            assert await everything(one) == [said("one"), over("one")]
+            assert await everything(two) == [over("two")]
+            assert hand.leases.released[MIX] == 2
+
+    play(scenario)
+    assert [each.getMessage() for each in caplog.records] == [
+        f"an event of request {name} could not be counted" for name in ("one", "one", "two")
+    ]
 
 
 def test_a_remembered_failure_refuses_at_once() -> None:

@@ -222,11 +222,14 @@ def test_a_stream_that_breaks_says_the_fixed_sentence_and_ends(
 
 
 @pytest.mark.parametrize("path", [TEXT, "/generate"])
-def test_an_answer_cut_short_by_us_is_an_error(shared: tuple[Server, TestClient], path: str) -> None:
+def test_an_answer_cut_short_by_us_says_why_and_when_to_come_back(
+    shared: tuple[Server, TestClient], path: str
+) -> None:
     client = failing(shared[0], lambda each: finished(each, FinishReason.ABORTED))
     answer = post(client, path, BODY if path == TEXT else NATIVE)
-    assert answer.status_code == (500 if path == TEXT else 424)
-    assert_opaque(answer.text)
+    assert answer.status_code == 503
+    assert int(answer.headers["retry-after"]) > 0
+    assert "the server is stopping" in answer.text
 
 
 def stream_body(path: str) -> dict[str, Any]:

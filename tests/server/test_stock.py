@@ -17,7 +17,13 @@ from lorikeet_adapters.source import open_folder
 from lorikeet_adapters.spec import AdapterSpec
 from lorikeet_adapters.store import Store
 from lorikeet_server import stock
-from lorikeet_server.stock import DEMO_ADAPTERS, offer_embedded, register_wanted, warn_of_hidden
+from lorikeet_server.stock import (
+    DEMO_ADAPTERS,
+    offer_embedded,
+    register_wanted,
+    wanted_folders,
+    warn_of_hidden,
+)
 
 
 def accept(spec: AdapterSpec, weights: Path) -> AdapterFacts:
@@ -36,7 +42,7 @@ def start(data: Path, *wanted: str, base: str = "demo") -> dict[str, str]:
     """What is registered after a start of the demo."""
     with opened(data, base) as (registry, store):
         offer_embedded(registry, store)
-        register_wanted(registry, wanted)
+        register_wanted(registry, wanted_folders(wanted))
         return meanings(registry)
 
 
@@ -122,10 +128,22 @@ def test_the_operators_word_holds_on_each_start_and_is_logged_when_it_changes_so
     assert not caplog.records
 
 
-@pytest.mark.parametrize("wanted", ["a", "a=/nowhere", "a b=/nowhere"])
+@pytest.mark.parametrize("wanted", ["a", "a=/nowhere", "a=/nowhere/at=all"])
 def test_a_refusal_names_the_adapter_it_is_about(data: Path, wanted: str) -> None:
     with pytest.raises(RefusedError, match=f"^--adapter {wanted}: "):
         start(data, wanted)
+
+
+def test_what_the_command_line_says_of_adapters_is_read_before_anything_is_loaded(tmp_path: Path) -> None:
+    folder = DEMO_ADAPTERS / "formal"
+    assert wanted_folders([f"a={folder}", f"b={folder}"]) == {"a": folder, "b": folder}
+    for texts, reason in {
+        (f"a={folder}", f"a={folder}"): "stands twice",
+        (f"a b={folder}",): "is no adapter name",
+        (f"a={tmp_path}",): "adapter_config.json cannot be opened",
+    }.items():
+        with pytest.raises(RefusedError, match=f"^--adapter {texts[0]}: .*{reason}"):
+            wanted_folders(texts)
 
 
 def test_an_adapter_that_a_renamed_base_hides_is_named(data: Path, caplog: pytest.LogCaptureFixture) -> None:

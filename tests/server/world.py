@@ -180,6 +180,7 @@ class Scripted:
 
     def __init__(self, write: Callable[[Request], Script], alive: bool = True) -> None:
         self.alive = alive
+        self.draining = False
         self.scripts: list[Script] = []
         self._write = write
 

@@ -38,7 +38,7 @@ async def on_error(request: Request, error: Exception) -> Response:
         return Response(status_code=CLIENT_CLOSED)
     known = error if isinstance(error, LorikeetError) else LorikeetError()
     row = http_error(known)
-    if row.status >= 500:
+    if row.status == 500:  # a 503 says all there is to say itself, and comes in crowds
         log.error("request %s failed", request.scope.get("request_id"), exc_info=error)
     headers = {"retry-after": str(row.retry_after)} if row.retry_after else None
     if request.scope["path"] in NATIVE_PATHS:

@@ -16,13 +16,15 @@ from lorikeet_server.api.services import Services
 async def live(http: Request) -> Response:
     """Red only when the engine has died: it does not depend on how much is waiting."""
     services: Services = http.app.state.services
-    return _status(services.requests.alive)
+    return _status("ok" if services.requests.alive else "dead")
 
 
 async def ready(http: Request) -> Response:
-    """Routes exist only after the base is loaded and has passed its self-test."""
-    services: Services = http.app.state.services
-    return _status(services.requests.alive)
+    """Routes exist only after the base is loaded and has passed its self-test; red again once the server stops."""
+    requests = http.app.state.services.requests
+    if requests.draining:
+        return _status("draining")
+    return _status("ok" if requests.alive else "dead")
 
 
 async def info(http: Request) -> Response:
@@ -59,5 +61,5 @@ async def metrics(http: Request) -> Response:
     return Response(body, headers={"content-type": kind})
 
 
-def _status(alive: bool) -> Response:
-    return JSONResponse({"status": "ok" if alive else "dead"}, 200 if alive else 503)
+def _status(status: str) -> Response:
+    return JSONResponse({"status": status}, 200 if status == "ok" else 503)

@@ -14,7 +14,7 @@ from starlette.requests import Request as HttpRequest
 from lorikeet_adapters.mix import Mix
 from lorikeet_server.api.services import Events, Services
 from lorikeet_server.engine.request import Finished, FinishReason, Request, Sampling, Token
-from lorikeet_server.errors import ContextTooLong, GenerationFailed, error_of
+from lorikeet_server.errors import ContextTooLong, GenerationFailed, Interrupted, error_of
 
 T = TypeVar("T")
 
@@ -66,7 +66,9 @@ def checked(end: Finished) -> Finished:
     if end.failure is not None:
         raise error_of(end.failure)
     if end.reason is FinishReason.ABORTED:
-        raise GenerationFailed("the server ended the request before it was complete", code="aborted")
+        raise Interrupted(
+            "the server is stopping and ended the request before it was complete; send it again"
+        )
     return end
 
 

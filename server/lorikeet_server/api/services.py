@@ -35,6 +35,8 @@ class Events(Protocol):
 class Requests(Protocol):
     """Where requests go and events come from (`Bridge`)."""
 
+    draining: bool
+
     @property
     def alive(self) -> bool: ...
     def submit(self, requests: Sequence[Request]) -> Sequence[Events]: ...

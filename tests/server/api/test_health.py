@@ -19,6 +19,19 @@ def test_green_while_the_engine_lives_and_red_after(shared: tuple[Server, TestCl
         assert client_of(with_requests(shared[0].services, requests)).get(path).status_code == status
 
 
+def test_a_server_that_stops_is_live_and_not_ready(shared: tuple[Server, TestClient]) -> None:
+    requests = Scripted(lambda request: Script())
+    requests.draining = True
+    client = client_of(with_requests(shared[0].services, requests))
+    answers = {path: client.get(path) for path in HEALTH}
+    assert {path: answer.status_code for path, answer in answers.items()} == {
+        "/health": 503,
+        "/health/live": 200,
+        "/health/ready": 503,
+    }
+    assert answers["/health/ready"].json() == {"status": "draining"}
+
+
 def test_info_has_the_keys_of_lorax_and_tgi(client: TestClient) -> None:
     info = client.get("/info").json()
     assert info["model_id"] == BASE

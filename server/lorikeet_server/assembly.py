@@ -1,0 +1,104 @@
+"""Putting the parts together: the base, the registry, the engine, what the routes work with. Imports torch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from lorikeet_adapters.base_model import BaseModel, load_base
+from lorikeet_adapters.check import Checker
+from lorikeet_adapters.errors import RefusedError
+from lorikeet_adapters.registry import Registry
+from lorikeet_adapters.store import Store
+from lorikeet_adapters.weights import AdapterWeights, load_weights
+from lorikeet_server.api.services import ModelCard, Services
+from lorikeet_server.bridge import Bridge
+from lorikeet_server.config import ModelConfig, ServerConfig
+from lorikeet_server.engine.engine import Engine, Vocabulary
+from lorikeet_server.engine.selftest import SelfTest, self_test
+from lorikeet_server.engine.tokenizer import Tokenizer, load_tokenizer
+from lorikeet_server.metrics import Metrics
+from lorikeet_server.stock import offer_embedded, register_wanted, warn_of_hidden
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """Everything one server consists of, ready to listen."""
+
+    registry: Registry
+    bridge: Bridge
+    services: Services
+
+
+def assemble(config: ServerConfig, store: Store, wanted: Mapping[str, Path]) -> House:
+    """Load and test the base, build the engine, register what a start registers. Raises LorikeetError.
+
+    `wanted` maps names to the folders of the operator's `--adapter`.
+    """
+    base = load_base(
+        config.model.source,
+        config.model.quantization,
+        _device(config.model),
+        trust_remote_code=config.model.trust_remote_code,
+    )
+    base = replace(base, name=config.model.served_name or base.name)
+    tokenizer = load_tokenizer(config.model.source, config.model.trust_remote_code)
+    registry = Registry(store, base.name, Checker(base.outline, base.name, base.source))
+    engine = make_engine(config, base, tokenizer, registry)
+    registry.on_retired = engine.retire
+    store.remember_base(config.model.source, base.name)
+    tested = self_test(base, config.engine.kernel)
+    if config.model.source == "demo":
+        offer_embedded(registry, store)
+    register_wanted(registry, wanted)
+    warn_of_hidden(registry)
+    metrics = Metrics(lambda: engine.stats, base.quantization)
+    bridge = Bridge(engine, registry, config.http.max_open_requests, metrics.observe)
+    services = Services(
+        requests=bridge,
+        registry=registry,
+        text=tokenizer,
+        model=_card(base, engine, tested),
+        metrics=metrics,
+        stats=lambda: engine.stats,
+        http=config.http,
+        adapters_root=config.adapters_root,
+    )
+    return House(registry, bridge, services)
+
+
+def make_engine(config: ServerConfig, base: BaseModel, tokenizer: Tokenizer, registry: Registry) -> Engine:
+    def fetch(generation: str) -> AdapterWeights:
+        found = registry.locate(generation)
+        return load_weights(found.weights, found.spec, base.outline, base.compute_dtype)
+
+    return Engine(base, config.engine, Vocabulary(tokenizer.decode, tokenizer.eos), fetch)
+
+
+def _device(model: ModelConfig) -> str:
+    if model.device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if model.device != "cpu" and (torch.device(model.device).index or 0) >= torch.cuda.device_count():
+        raise RefusedError(
+            f"--device {model.device}: this machine has {torch.cuda.device_count()} usable CUDA devices"
+        )
+    return model.device
+
+
+def _card(base: BaseModel, engine: Engine, tested: SelfTest) -> ModelCard:
+    return ModelCard(
+        name=base.name,
+        quantization=base.quantization,
+        device=str(base.device),
+        compute_dtype=str(base.compute_dtype).removeprefix("torch."),
+        bytes_by_dtype=base.bytes_by_dtype,
+        fingerprint=base.fingerprint,
+        max_model_len=engine.max_model_len,
+        vocabulary=base.model.config.get_text_config().vocab_size,
+        created=int(time.time()),
+        self_test={"difference_std": tested.difference, "bound_std": tested.bound},
+    )
