@@ -69,11 +69,12 @@ def parse_mix(text: str, is_name: Callable[[str], bool]) -> tuple[Term, ...]:
     """Read `a`, `a:0.7` or `a:0.7+b:0.3`; an exact name wins over parsing.
 
     Returns the terms as written, to be resolved and normalised. Raises MixRefused. A text with
-    neither a weight nor a plus is one name, known or not.
+    neither a weight nor a plus is one name, known or not. Spaces around a plus mean nothing.
     """
     if is_name(text):
         return (Term(text, 1.0),)
-    return tuple(_parse_term(part, text, is_name) for part in text.split("+"))
+    parts = [part.strip() for part in text.split("+")] if "+" in text else [text]
+    return tuple(_parse_term(part, text, is_name) for part in parts)
 
 
 def _parse_term(part: str, whole: str, is_name: Callable[[str], bool]) -> Term:

@@ -131,5 +131,8 @@ FAILURES: dict[str, type[RequestError]] = {
 }
 
 
-def error_of(failure: Failure) -> RequestError:
-    return FAILURES.get(failure.code, GenerationFailed)(failure.message, code=failure.code)
+def error_of(failure: Failure, mix_field: str = "model") -> RequestError:
+    """`mix_field` is the field of the body that said which mix; it is named when the mix is at fault."""
+    kind = FAILURES.get(failure.code, GenerationFailed)
+    param = mix_field if issubclass(kind, MixUnusable) else None
+    return kind(failure.message, param=param, code=failure.code)

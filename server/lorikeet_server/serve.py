@@ -31,6 +31,7 @@ def run(config: ServerConfig, started: float) -> None:
     """
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     log.setLevel(logging.INFO)
+    logging.getLogger("transformers.tokenization_utils_base").addFilter(_is_news)
     if not config.http.is_loopback and not config.http.insecure:
         raise RefusedError(
             f"{config.http.host} can be reached by others and there are no keys; "
@@ -45,6 +46,11 @@ def run(config: ServerConfig, started: float) -> None:
             store.announce(http.url)
             log.info("loading the base %s; the server listens once it has tested it", config.model.source)
             _serve(replace(config, http=http), store, wanted, listener, started)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """transformers warns of a prompt over the context, which is a refusal of ours with its own message."""
+    return "sequence length is longer than" not in record.getMessage()
 
 
 def listen(http: HttpConfig) -> tuple[socket.socket, HttpConfig]:

@@ -181,6 +181,18 @@ def test_both_shapes_of_one_error(
     assert answer.json() == {"error": str(error), "error_type": kind}
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_mix_at_fault_is_named_by_the_field_that_said_it(
+    shared: tuple[Server, TestClient], streamed: bool
+) -> None:
+    failure = Failure("non_finite", "why it failed")
+    client = failing(shared[0], lambda each: finished(each, FinishReason.FAILED, failure=failure))
+    body = {**BODY, "adapters": [{"name": "formal", "weight": 2.0}], "stream": streamed}
+    answer = post(client, TEXT, body)
+    error = (events_of(answer.text)[-1] if streamed else answer.json())["error"]
+    assert (error["code"], error["param"]) == ("non_finite", "adapters")
+
+
 def failing(server: Server, *events: Any) -> TestClient:
     """Its requests give one token and then what `events` say."""
 
@@ -206,7 +218,8 @@ def test_after_the_first_byte_a_failure_is_one_event_in_the_stream(
     if path == "/generate_stream":
         assert last == {"error": message, "error_type": row.native_type}
     else:
-        assert last["error"] == {"message": message, "type": row.type, "param": None, "code": code}
+        param = "model" if row.status == 422 else None  # the mix is at fault, and `model` said which
+        assert last["error"] == {"message": message, "type": row.type, "param": param, "code": code}
 
 
 @pytest.mark.parametrize("path", [TEXT, "/v1/chat/completions", "/generate_stream"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import signal
 import socket
@@ -20,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from lorikeet_adapters.store import Store
 from lorikeet_server.cli import main
+from lorikeet_server.engine.tokenizer import load_tokenizer
 from tests.server.process import ServerProcess, lorikeet
 from tests.server.world import BASE, RANKS, World, events_of
 
@@ -280,6 +282,25 @@ def test_an_adapter_that_cannot_be_registered_at_start_is_refused(
 ) -> None:
     words = ["--port", "0", "--data-dir", str(tmp_path), "--model", str(world.base), "--quantization", "fp32"]
     assert reason in refusal(*attempt, *words, "--adapter", adapter.format(root=world.root))
+
+
+def test_transformers_does_not_warn_of_what_we_refuse(attempt: Refusal, tmp_path: Path) -> None:
+    heard: list[logging.LogRecord] = []
+
+    class Ear(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            heard.append(record)
+
+    tokenizer, ear = load_tokenizer("demo"), Ear()
+    spoken = logging.getLogger("transformers.tokenization_utils_base")
+    spoken.addHandler(ear)
+    try:
+        refusal(*attempt, "--port", "0", "--model", str(tmp_path))  # whatever comes of it, it began
+        tokenizer.encode("Hello " * 4000)
+        spoken.warning("something else")
+    finally:
+        spoken.removeHandler(ear)
+    assert [each.getMessage() for each in heard] == ["something else"]
 
 
 def test_an_occupied_port_is_refused_before_anything_is_made(attempt: Refusal, tmp_path: Path) -> None:

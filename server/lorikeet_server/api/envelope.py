@@ -9,7 +9,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from lorikeet_adapters.errors import AdapterNotFound, LorikeetError
+from lorikeet_adapters.errors import (
+    AdapterConflict,
+    AdapterNotFound,
+    AdapterRefused,
+    LorikeetError,
+    NameRefused,
+)
 from lorikeet_server.api.run import ClientGone
 from lorikeet_server.errors import OPAQUE, HttpError, RequestError, http_error
 
@@ -18,6 +24,13 @@ NATIVE_PATHS = frozenset({"/generate", "/generate_stream"})
 CLIENT_CLOSED = 499
 # TGI's: what cannot be served as written, overload, and a generation that failed.
 NATIVE_STATUS = {(400, "validation"): 422, (503, "overloaded"): 429, (500, "generation"): 424}
+# The field at fault where the exception itself, raised below HTTP, cannot know of fields.
+PARAMS: dict[type[LorikeetError], str] = {
+    AdapterNotFound: "model",
+    AdapterRefused: "source",
+    AdapterConflict: "name",
+    NameRefused: "name",
+}
 
 
 def openai_envelope(error: LorikeetError) -> dict[str, Any]:
@@ -64,6 +77,6 @@ def _message(error: LorikeetError, row: HttpError) -> str:
 
 
 def _param(error: LorikeetError) -> str | None:
-    if isinstance(error, AdapterNotFound):
-        return "model"
-    return error.param if isinstance(error, RequestError) else None
+    if isinstance(error, RequestError):
+        return error.param
+    return next((param for kind, param in PARAMS.items() if isinstance(error, kind)), None)

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from prometheus_client import Counter
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lorikeet_server.api.envelope import on_error
@@ -84,5 +85,7 @@ def _hostname(url: str) -> str | None:
 
 def _route(scope: Scope) -> str:
     """The route's template: a path from a client would make an unbounded label."""
-    route = scope.get("route")
-    return getattr(route, "path", UNMATCHED)
+    if "route" not in scope:  # refused before the routing
+        matched = (each for each in scope["app"].routes if each.matches(scope)[0] is not Match.NONE)
+        return getattr(next(matched, None), "path", UNMATCHED)
+    return getattr(scope["route"], "path", UNMATCHED)

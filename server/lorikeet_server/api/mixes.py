@@ -15,7 +15,7 @@ def lease_mix(registry: Registry, model: str, body: MixFields, count: int = 1) -
     A body that carries a mix names the base (or nothing) as its model: two mixes at once would leave
     open which one is meant. Raises what `Registry.lease` raises, and RequestRefused.
     """
-    field, terms = _body_terms(body) or ("model", None)
+    field, terms = mix_field(body), _body_terms(body)
     if terms is not None and model not in ("", registry.base_name):
         raise RequestRefused(
             f"the model `{model}` and a mix in the body cannot be combined; send `{registry.base_name}` as the model",
@@ -30,18 +30,25 @@ def lease_mix(registry: Registry, model: str, body: MixFields, count: int = 1) -
         raise RequestRefused(str(error), param=field, code="invalid_mix") from None
 
 
-def _body_terms(body: MixFields) -> tuple[str, tuple[Term, ...]] | None:
-    given = {
-        "adapters": body.adapters and tuple(Term(each.name, each.weight) for each in body.adapters),
-        "merged_adapters": body.merged_adapters and _lorax_terms(body.merged_adapters),
-        "lora": body.lora and tuple(Term(each.id, each.scale) for each in body.lora),
-    }
-    named = {field: terms for field, terms in given.items() if terms}
+def mix_field(body: MixFields) -> str:
+    """The field that says which mix is meant. Raises RequestRefused when two do."""
+    named = [field for field in ("adapters", "merged_adapters", "lora") if getattr(body, field)]
     if len(named) > 1:
-        raise RequestRefused(
-            f"{' and '.join(named)} are forms of the same mix; send one", param=next(iter(named))
-        )
-    return next(iter(named.items()), None)
+        raise RequestRefused(f"{' and '.join(named)} are forms of the same mix; send one", param=named[0])
+    return named[0] if named else "model"
+
+
+def generation_header(mix: Mix) -> dict[str, str]:
+    """`x-lorikeet-generation`: the generations used. The base alone has none, and no header."""
+    return {"x-lorikeet-generation": ",".join(mix.adapters)} if mix.adapters else {}
+
+
+def _body_terms(body: MixFields) -> tuple[Term, ...] | None:
+    if body.adapters:
+        return tuple(Term(each.name, each.weight) for each in body.adapters)
+    if body.merged_adapters:
+        return _lorax_terms(body.merged_adapters)
+    return tuple(Term(each.id, each.scale) for each in body.lora) if body.lora else None
 
 
 def _lorax_terms(merged: MergedAdapters) -> tuple[Term, ...]:

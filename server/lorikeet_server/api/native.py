@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from lorikeet_server.api import sse
 from lorikeet_server.api.body import Body, read_body
 from lorikeet_server.api.envelope import native_envelope
-from lorikeet_server.api.mixes import lease_mix
+from lorikeet_server.api.mixes import generation_header, lease_mix
 from lorikeet_server.api.run import Answer, checked, collect, make_request, room, unless_gone
 from lorikeet_server.api.services import Events, Services, TextCodec
 from lorikeet_server.api.wire import MAX_TOP_K, SMALLEST, MixFields, Stops, temperature_of
@@ -96,9 +96,8 @@ async def generate_stream(http: HttpRequest) -> Response:
     body = await read_body(http, GenerateBody)
     services: Services = http.app.state.services
     request, events = await _submit(services, body)
-    headers = {"x-lorikeet-generation": ",".join(request.mix.adapters)}
     parts = _events(services.text, request, events, body.opening)
-    return sse.stream(parts, native_envelope, headers)
+    return sse.stream(parts, native_envelope, generation_header(request.mix))
 
 
 async def _submit(services: Services, body: GenerateBody) -> tuple[Request, Events]:
@@ -106,7 +105,7 @@ async def _submit(services: Services, body: GenerateBody) -> tuple[Request, Even
     prompt = await run_in_threadpool(services.text.encode, body.inputs, special=True)
     if not prompt:
         raise RequestRefused("inputs: the prompt is empty", param="inputs")
-    max_tokens = room(services, prompt, parameters.max_new_tokens)
+    max_tokens = room(services, prompt, parameters.max_new_tokens, "inputs")
     mix = lease_mix(services.registry, parameters.adapter_id, parameters)
     request = make_request(prompt, parameters.sampling(max_tokens), mix)
     return request, services.requests.submit([request])[0]
@@ -170,7 +169,7 @@ def _headers(request: Request, end: Finished, body: GenerateBody) -> dict[str, s
         "x-prompt-tokens": str(len(request.prompt)),
         "x-generated-tokens": str(end.completion_tokens),
         "x-total-tokens": str(len(request.prompt) + end.completion_tokens),
-        "x-lorikeet-generation": ",".join(request.mix.adapters),
+        **generation_header(request.mix),
     }
     if body.parameters.adapter_id:
         headers["x-adapter-id"] = body.parameters.adapter_id

@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 from lorikeet_server.api import sse
 from lorikeet_server.api.body import read_body
 from lorikeet_server.api.envelope import openai_envelope
-from lorikeet_server.api.mixes import lease_mix
+from lorikeet_server.api.mixes import generation_header, lease_mix, mix_field
 from lorikeet_server.api.run import Answer, checked, collect, make_request, room, unless_gone
 from lorikeet_server.api.services import Events, Services
 from lorikeet_server.api.wire import ChatBody, CompletionBody, GenerationBody
@@ -79,7 +79,7 @@ async def chat_completions(http: HttpRequest) -> Response:
             code="no_chat_template",
         )
     prompt = await run_in_threadpool(_encode_chat, services, body)
-    max_tokens = room(services, prompt, body.max_completion_tokens or body.max_tokens)
+    max_tokens = room(services, prompt, body.max_completion_tokens or body.max_tokens, "messages")
     return await _answer(http, body, CHAT, [prompt], [max_tokens])
 
 
@@ -88,7 +88,7 @@ async def completions(http: HttpRequest) -> Response:
     body = await read_body(http, CompletionBody)
     prompts = await run_in_threadpool(_encode_prompts, services, body)
     return await _answer(
-        http, body, TEXT, prompts, [room(services, each, body.max_tokens) for each in prompts]
+        http, body, TEXT, prompts, [room(services, each, body.max_tokens, "prompt") for each in prompts]
     )
 
 
@@ -138,12 +138,14 @@ async def _answer(
     ]
     streams = services.requests.submit(requests)
     head = {"id": f"{shape.prefix}-{uuid.uuid4().hex}", "created": int(time.time()), "model": body.model}
-    headers = {"x-lorikeet-generation": ",".join(mix.adapters)}
+    headers = generation_header(mix)
     if body.stream:
-        parts = _chunks(requests[0], streams[0], shape, head, body.wants_usage)
+        parts = _chunks(requests[0], streams[0], shape, head, body)
         return sse.stream(parts, openai_envelope, headers)
     try:
-        answers = await unless_gone(http, asyncio.gather(*(collect(each) for each in streams)))
+        answers = await unless_gone(
+            http, asyncio.gather(*(collect(each, mix_field(body)) for each in streams))
+        )
     finally:
         for each in streams:
             each.close()  # one that failed leaves the others without a reader
@@ -167,10 +169,10 @@ def _whole(
 
 
 async def _chunks(
-    request: Request, events: Events, shape: _Shape, head: dict[str, Any], wants_usage: bool
+    request: Request, events: Events, shape: _Shape, head: dict[str, Any], body: GenerationBody
 ) -> AsyncIterator[str]:
     def chunk(choices: list[dict[str, Any]], **more: Any) -> str:
-        usage: dict[str, Any] = {"usage": None} if wants_usage else {}
+        usage: dict[str, Any] = {"usage": None} if body.wants_usage else {}
         return sse.data({**head, "object": shape.chunk_object, "choices": choices, **usage, **more})
 
     if shape.opening is not None:
@@ -181,11 +183,11 @@ async def _chunks(
                 if event.text:
                     yield chunk([shape.delta(0, event.text, None)])
                 continue
-            end = checked(event)
+            end = checked(event, mix_field(body))
             if end.text:
                 yield chunk([shape.delta(0, end.text, None)])
             yield chunk([shape.delta(0, "", end.reason)], lorikeet=_details(request, end))
-            if wants_usage:
+            if body.wants_usage:
                 yield chunk([], usage=_usage(len(request.prompt), end.completion_tokens))
             yield sse.DONE
 

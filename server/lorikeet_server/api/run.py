@@ -39,32 +39,33 @@ def make_request(prompt: Sequence[int], sampling: Sampling, mix: Mix) -> Request
     return Request(uuid.uuid4().hex, tuple(prompt), sampling, mix)
 
 
-def room(services: Services, prompt: Sequence[int], wanted: int | None) -> int:
-    """Tokens to generate at most; raises ContextTooLong when prompt and wish do not fit together."""
+def room(services: Services, prompt: Sequence[int], wanted: int | None, field: str) -> int:
+    """Tokens to generate at most; raises ContextTooLong, naming `field`, when prompt and wish do not fit together."""
     limit = services.model.max_model_len
     if len(prompt) + (wanted or 1) > limit:
         raise ContextTooLong(
             f"the prompt has {len(prompt)} tokens and {wanted or 1} are to be generated; "
-            f"the context holds {limit} in all"
+            f"the context holds {limit} in all",
+            param=field,
         )
     return wanted or limit - len(prompt)
 
 
-async def collect(events: Events) -> Answer:
-    """The whole answer; raises the failure's exception when there is none."""
+async def collect(events: Events, field: str = "model") -> Answer:
+    """The whole answer; raises the failure's exception when there is none. `field` said which mix."""
     tokens: list[Token] = []
     with closing(events):
         async for event in events:
             if isinstance(event, Finished):
-                return Answer(tuple(tokens), checked(event))
+                return Answer(tuple(tokens), checked(event, field))
             tokens.append(event)
     raise GenerationFailed("the stream ended early")
 
 
-def checked(end: Finished) -> Finished:
-    """The same event, unless the request did not end by itself: then its exception."""
+def checked(end: Finished, field: str = "model") -> Finished:
+    """The same event, unless the request did not end by itself: then its exception, naming `field` for its mix."""
     if end.failure is not None:
-        raise error_of(end.failure)
+        raise error_of(end.failure, field)
     if end.reason is FinishReason.ABORTED:
         raise Interrupted(
             "the server is stopping and ended the request before it was complete; send it again"

@@ -40,10 +40,18 @@ class LlamaCppLora(Body):
 class MergedAdapters(Body):
     """LoRAX's form. `linear` is the exact weighted sum here, and the only strategy."""
 
-    NEUTRAL: ClassVar[dict[str, tuple[Any, ...]]] = {"merge_strategy": ("linear",), "density": (0, 1)}
+    NEUTRAL: ClassVar[dict[str, tuple[Any, ...]]] = {"density": (0, 1)}
     NO_EFFECT: ClassVar[frozenset[str]] = frozenset({"majority_sign_method"})  # means nothing to a linear sum
     ids: list[str] = Field(min_length=1)
     weights: list[Weight] = Field(default_factory=list)
+    merge_strategy: str = "linear"
+
+    @field_validator("merge_strategy")
+    @classmethod
+    def _only_the_sum(cls, value: str) -> str:
+        if value != "linear":
+            raise PydanticCustomError("strategy", "only `linear` is served, the exact weighted sum")
+        return value
 
 
 class MixFields(Body):
@@ -188,7 +196,9 @@ class CompletionBody(GenerationBody):
         )
         if not (isinstance(value, str) or alike or _are_ids(value)):
             raise PydanticCustomError(
-                "prompt", "must be a string, token ids (0 or more), a list of strings or a list of token ids"
+                "prompt",
+                "must be a string, a list of strings, a list of token ids (integers of 0 or more) "
+                "or a list of such lists, with items of one kind only",
             )
         return value
 

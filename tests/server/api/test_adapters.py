@@ -79,6 +79,7 @@ def test_the_same_bytes_again_are_200_and_other_bytes_409(client: TestClient, fr
     conflict = register(client, fresh, "friendly")
     assert conflict.status_code == 409
     assert conflict.json()["error"]["code"] == "adapter_exists"
+    assert conflict.json()["error"]["param"] == "name"
     assert client.get(f"{ROUTE}/{fresh}").json()["generation"] == first.json()["generation"]
     replaced = register(client, fresh, "friendly", replace=True)
     assert replaced.status_code == 201
@@ -160,6 +161,7 @@ def test_a_name_that_breaks_the_rule_is_400(client: TestClient, name: str) -> No
     answer = register(client, name, "formal")
     assert answer.status_code == 400, answer.text
     assert answer.json()["error"]["code"] == "invalid_name"
+    assert answer.json()["error"]["param"] == "name"
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
@@ -230,6 +232,7 @@ def test_a_broken_folder_is_422_with_its_reason_and_no_path(
     assert answer.status_code == 422, answer.text
     error = answer.json()["error"]
     assert error["code"] == "invalid_adapter"
+    assert error["param"] == "source"
     assert len(error["message"]) > 20
     assert_says_nothing_of_the_server(answer.text, folder)
     assert client.get(ROUTE).json() == before

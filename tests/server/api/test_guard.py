@@ -128,11 +128,15 @@ def test_labels_are_routes_never_paths(shared: tuple[Server, TestClient]) -> Non
         client.get(f"/v1/models/nobody-{number}")
         client.request("DELETE", f"/v1/adapters/nobody-{number}")
         client.request(f"M{number}", "/generate")
-    client.get("/health", headers={"host": "evil.example"})
+    for path in ("/health", "/v1/models/nobody", "/nowhere"):
+        client.get(path, headers={"host": "evil.example"})
+    client.post("/generate", content=b"inputs=Hello")
     found = counts(client)
     assert found[("other", "404")] == 30
     assert found[("/v1/models/{name:path}", "404")] == 30
     assert found[("/v1/adapters/{name:path}", "404")] == 30
     assert found[("/generate", "405")] == 30
-    assert found[("other", "403")] == 1
-    assert len(found) == 5
+    for route in ("/health", "/v1/models/{name:path}", "other"):  # refused before the routing
+        assert found[(route, "403")] == 1
+    assert found[("/generate", "422")] == 1
+    assert len(found) == 8

@@ -17,6 +17,7 @@ BLEND = "formal:0.7+friendly:0.3"
 FORMS: list[dict[str, Any]] = [
     {"model": BLEND},
     {"model": "friendly:0.3+formal:0.7"},
+    {"model": "friendly:0.3 + formal:0.7"},
     {"model": "formal:0.4+friendly:0.3+formal:0.3"},
     {"model": BASE, "adapters": [{"name": "formal", "weight": 0.7}, {"name": "friendly", "weight": 0.3}]},
     {"model": BASE, "merged_adapters": {"ids": ["formal", "friendly"], "weights": [0.7, 0.3]}},
@@ -75,7 +76,7 @@ def test_native_forms_are_the_same_mix(client: TestClient) -> None:
 
 
 def test_the_base_has_no_generation(client: TestClient) -> None:
-    assert post(client, TEXT, {**GREEDY, "model": BASE}).headers["x-lorikeet-generation"] == ""
+    assert "x-lorikeet-generation" not in post(client, TEXT, {**GREEDY, "model": BASE}).headers
 
 
 @pytest.mark.parametrize(
@@ -169,6 +170,12 @@ def test_a_mix_that_cannot_be_read_is_400_naming_the_field(
     answer = post(client, TEXT, {**GREEDY, **form})
     assert answer.status_code == 400, answer.text
     assert answer.json()["error"]["param"] == param
+
+
+def test_another_strategy_is_refused_with_the_one_there_is(client: TestClient) -> None:
+    merged = {"ids": ["formal", "friendly"], "weights": [0.5, 0.5], "merge_strategy": "ties"}
+    answer = post(client, TEXT, {**GREEDY, "model": BASE, "merged_adapters": merged})
+    assert "only `linear` is served" in answer.json()["error"]["message"]
 
 
 def test_a_mix_of_too_many_is_refused_by_number(shared: tuple[Server, TestClient], world: World) -> None:

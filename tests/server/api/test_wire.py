@@ -194,6 +194,7 @@ def test_over_the_context_is_its_own_code(client: TestClient, path: str, tokens:
     answer = post(client, path, {**BODIES[path], "max_tokens": tokens})
     assert answer.status_code == 400
     assert answer.json()["error"]["code"] == "context_length_exceeded"
+    assert answer.json()["error"]["param"] == ("messages" if path == CHAT else "prompt")
 
 
 def test_exactly_the_context_is_served(client: TestClient) -> None:
