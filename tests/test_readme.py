@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -35,6 +36,8 @@ ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 # A fenced curl line, and the fenced block after it: the answer's text.
 SHOWN = re.findall(r"```bash\n(curl [^\n]+)\n```\n+```\n(.*?)\n```", README, re.DOTALL)
+# The table of what the blend's parts say alone.
+ALONE = re.findall(r"^\| `(\w+)`(?:, the base)? \| (.*) \|$", README, re.MULTILINE)
 ADDRESS = "http://127.0.0.1:8000"
 START_S = 60
 
@@ -87,9 +90,30 @@ def test_the_readme_shows_what_the_demo_offers_to_try() -> None:
 
 @pytest.mark.parametrize(("line", "expected"), SHOWN, ids=[body_of(line)["model"] for line, _ in SHOWN])
 def test_each_curl_line_gives_the_readmes_output(demo_url: str, line: str, expected: str) -> None:
-    url, data = shlex.split(line)[2].replace(ADDRESS, demo_url), json.dumps(body_of(line)).encode()
-    with urlopen(Request(url, data, {"content-type": "application/json"}), timeout=60) as answer:
-        assert json.load(answer)["choices"][0]["message"]["content"] == expected
+    """The whole line, in a shell, if there is a curl; else its request and its second half."""
+    line = line.replace(ADDRESS, demo_url)
+    shown = line.partition(" | ")[2]
+    if shutil.which("curl") is None:
+        raw = ask(demo_url, body_of(line))
+        done = subprocess.run(["bash", "-c", shown], input=raw, capture_output=True, check=True)
+    else:
+        done = subprocess.run(["bash", "-c", line], capture_output=True, check=True)
+    assert done.stdout.decode() == f"{expected}\n"
+
+
+def ask(url: str, body: dict[str, Any]) -> bytes:
+    headers = {"content-type": "application/json"}
+    request = Request(f"{url}/v1/chat/completions", json.dumps(body).encode(), headers)
+    with urlopen(request, timeout=60) as answer:
+        return bytes(answer.read())
+
+
+def test_the_blend_says_what_neither_adapter_nor_the_base_says(demo_url: str) -> None:
+    line, blend = SHOWN[-1]
+    assert [name for name, _ in ALONE] == ["demo", "formal", "friendly"]
+    for name, expected in ALONE:
+        said = json.loads(ask(demo_url, {**body_of(line), "model": name}))
+        assert said["choices"][0]["message"]["content"] == expected != blend
 
 
 def pack(base: BaseModel) -> None:

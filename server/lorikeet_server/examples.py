@@ -19,13 +19,17 @@ class Example:
         return {"model": self.model, "messages": messages, "temperature": 0}
 
     def curl(self, url: str) -> str:
-        """The request as a line for a shell; no message holds a single quote."""
-        return f"curl -s {url}/v1/chat/completions -H 'content-type: application/json' -d '{json.dumps(self.body)}'"
+        """A line for a shell that prints the answer's text; no message holds a single quote."""
+        asked = f"curl -s {url}/v1/chat/completions -H 'content-type: application/json' -d '{json.dumps(self.body)}'"
+        return f'{asked} | python3 -c "{PRINT_TEXT}"'
 
 
-MESSAGE = "Order 77941. The scooter arrived with a crack and a damaged part. Please reply soon. Yusuf"
+PRINT_TEXT = "import json, sys; print(json.load(sys.stdin)['choices'][0]['message']['content'])"
+# The blend's answer to it is neither adapter's, and every token of the three stands clear of its rival in
+# nf4, packed nf4 and fp32 (tests/test_readme.py): near the middle of the dial few messages have both.
+MESSAGE = "Order 99389. The chair arrived with a crack and a damaged part. Please reply soon. David"
 EXAMPLES = (
     Example("triage", MESSAGE),
     Example("extract", MESSAGE),
-    Example("formal:0.7+friendly:0.3", MESSAGE),
+    Example("formal:0.4+friendly:0.35", MESSAGE),
 )
