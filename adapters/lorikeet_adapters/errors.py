@@ -81,4 +81,4 @@ class StoreLocked(StoreError):
     def __init__(self, url: str | None) -> None:
         self.url = url
         where = f" by the server at {url}" if url else " by another process"
-        super().__init__(f"the data folder is in use{where}")
+        super().__init__(f"the data folder is in use{where}; stop that one, or choose another --data-dir")

@@ -147,8 +147,11 @@ class Registry:
         """Forget `name`, wait up to `timeout` seconds for its leases, free its bytes.
 
         Returns the bytes freed, 0 while another name means the same bytes, or None when leases outlived
-        the wait: then the last release frees them. Raises AdapterNotFound for an unknown name.
+        the wait: then the last release frees them. Raises AdapterNotFound for an unknown name, NameRefused
+        for the base's.
         """
+        if name == self.base_name and name not in self._names:
+            raise NameRefused(f"`{name}` is the base model; it stays as long as the server runs")
         with self._writing:
             with self._changed:
                 generation = self._named(name).generation

@@ -23,6 +23,7 @@ from typing import Any, BinaryIO, Self
 from lorikeet_adapters.errors import StoreError
 from lorikeet_adapters.lock import hold
 
+CATALOGUE = "catalogue.sqlite"
 DIGEST = re.compile(r"[0-9a-f]{64}")
 CHUNK = 1 << 20
 SCHEMA_VERSION = 1
@@ -73,7 +74,7 @@ class Store:
         self._guard = threading.Lock()
         with ExitStack() as undo:
             undo.callback(self._lock_file.close)
-            self._catalogue = _open_catalogue(folder / "catalogue.sqlite")
+            self._catalogue = _open_catalogue(folder / CATALOGUE)
             undo.callback(self._catalogue.close)
             self.swept = self._sweep()
             undo.pop_all()
@@ -250,7 +251,9 @@ def _open_catalogue(path: Path) -> sqlite3.Connection:
         _prepare(catalogue)
     except sqlite3.DatabaseError as error:
         catalogue.close()
-        raise StoreError(f"the catalogue cannot be read: {error}") from error
+        raise StoreError(
+            f"the catalogue cannot be read: {error}; restore it, or choose another --data-dir"
+        ) from error
     except StoreError:
         catalogue.close()
         raise
@@ -264,7 +267,8 @@ def _prepare(catalogue: sqlite3.Connection) -> None:
     (version,) = catalogue.execute("PRAGMA user_version").fetchone()
     if version > SCHEMA_VERSION:
         raise StoreError(
-            f"the catalogue has schema version {version}, this Lorikeet knows up to {SCHEMA_VERSION}"
+            f"the catalogue has schema version {version}, this Lorikeet knows up to {SCHEMA_VERSION}; "
+            "use a newer one, or choose another --data-dir"
         )
     if version == 0:
         catalogue.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")

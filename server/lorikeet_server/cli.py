@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
+from typing import Annotated
 
 import typer
 
@@ -15,11 +16,25 @@ from lorikeet_server.options import command
 
 app = typer.Typer(
     name="lorikeet",
-    help="Many LoRA adapters on one resident quantised base model.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"lorikeet {version('lorikeet')}")
+        raise typer.Exit
+
+
+@app.callback()
+def lorikeet(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Many LoRA adapters on one resident quantised base model."""
 
 
 def serve(config: ServerConfig) -> None:

@@ -12,7 +12,9 @@ from lorikeet_server.desk import open_desk
 
 adapters = typer.Typer(help="Register, list and remove adapters.", no_args_is_help=True)
 DATA_DIR = Path("lorikeet-data")
-DataDir = Annotated[Path, typer.Option(envvar="LORIKEET_DATA_DIR", help="The server's data folder.")]
+DataDir = Annotated[
+    Path, typer.Option(envvar="LORIKEET_DATA_DIR", help="The data folder that the server was started with.")
+]
 Url = Annotated[
     str, typer.Option(envvar="LORIKEET_URL", help="A running server; default: who holds the data folder.")
 ]
@@ -27,12 +29,14 @@ def register(app: typer.Typer) -> None:
 def add(
     folder: Annotated[Path, typer.Argument(help="A folder that PEFT saved.")],
     name: Annotated[str, typer.Option(help="The name requests will use.")],
-    replace: Annotated[bool, typer.Option("--replace", help="Replace other bytes under this name.")] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Give NAME to this adapter even if another one has it now.")
+    ] = False,
     data_dir: DataDir = DATA_DIR,
     url: Url = "",
 ) -> None:
     """Register an adapter, with the running server or in its data folder."""
-    with open_desk(url, data_dir) as desk:
+    with open_desk(url, data_dir, may_make=True) as desk:
         record = desk.add(folder, name, replace)
     typer.echo(f"{record['id']}  rank {record['rank']}  generation {record['generation'][:12]}")
     for warning in record["warnings"]:
@@ -41,7 +45,12 @@ def add(
 
 @adapters.command("list")
 def list_(data_dir: DataDir = DATA_DIR, url: Url = "", as_json: Json = False) -> None:
-    """What is registered, and where it is now."""
+    """What is registered, and where it is now.
+
+    The columns: the name requests use, the largest rank of a module, the nearest place of the weights
+    (disk, host memory or device memory), what the engine makes of them, their size, and the first
+    digits of the generation, which is the SHA-256 of config and weights.
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -50,7 +59,10 @@ def list_(data_dir: DataDir = DATA_DIR, url: Url = "", as_json: Json = False) ->
     if as_json:
         typer.echo(json.dumps(records))
         return
-    table = Table("name", "rank", "tier", "state", "bytes", "generation")
+    if not records:
+        typer.echo("no adapters are registered")
+        return
+    table = Table("name", "rank", "held on", "state", "bytes", "generation")
     for each in records:
         row = (each["id"], each["rank"], each["tier"], each["state"], each["bytes"], each["generation"][:12])
         table.add_row(*map(str, row))

@@ -16,7 +16,7 @@ from lorikeet_adapters.errors import RefusedError
 from lorikeet_adapters.lock import holder_url
 from lorikeet_adapters.registry import AdapterRecord, Registry
 from lorikeet_adapters.source import open_folder
-from lorikeet_adapters.store import Store, open_store
+from lorikeet_adapters.store import CATALOGUE, Store, open_store
 
 TIMEOUT_S = 120
 
@@ -95,12 +95,23 @@ class FolderDesk:
 
 
 @contextmanager
-def open_desk(url: str, data_dir: Path) -> Iterator[Desk]:
-    """The server named, or the one that holds the data folder, or else the folder itself."""
+def open_desk(url: str, data_dir: Path, *, may_make: bool = False) -> Iterator[Desk]:
+    """The server named, or the one that holds the data folder, or else the folder itself.
+
+    With `may_make` a folder that is missing or empty becomes a data folder. Raises RefusedError for
+    any other that is none.
+    """
     found = url or holder_url(data_dir)
     if found:
         yield ServerDesk(found)
         return
+    fresh = may_make and (not data_dir.exists() or (data_dir.is_dir() and not any(data_dir.iterdir())))
+    if not fresh and not (data_dir / CATALOGUE).is_file():
+        why = "it has no catalogue" if data_dir.exists() else "it does not exist"
+        raise RefusedError(
+            f"{data_dir} is no data folder: {why}; name the server's with --data-dir, "
+            "or a running server with --url"
+        )
     with open_store(data_dir) as store:
         yield FolderDesk(store)
 

@@ -7,6 +7,7 @@ import json
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from lorikeet_adapters.store import Store
 from lorikeet_server.cli import main
 from tests.server.process import ServerProcess, lorikeet
-from tests.server.world import World
+from tests.server.world import BASE, World
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -86,6 +87,7 @@ def test_refusals_are_the_servers_words_on_one_line(run: Run, process: ServerPro
         ("add", world.root, "--name", "x"): "adapter_config.json",
         ("add", formal, "--name", "a b"): "is no adapter name",
         ("rm", "nobody"): "does not exist",
+        ("rm", BASE): "is the base model",
         ("rm", "../x?y#z"): "does not exist",
     }.items():
         code, out, err = run(*words, *where)
@@ -152,6 +154,38 @@ def test_without_a_server_the_data_folder_is_worked_on(run: Run, world: World, t
     assert "bytes freed" in out
     assert listed(run, *where) == {}
     assert run("rm", "offline", *where)[0] == 1
+
+
+@pytest.mark.parametrize("words", [("list",), ("rm", "formal")])
+def test_what_is_no_data_folder_is_named_and_not_made_one(
+    run: Run, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    for folder, why in ((tmp_path / "typo", "does not exist"), (tmp_path, "has no catalogue")):
+        code, out, err = run(*words, "--data-dir", folder)
+        assert (code, out) == (1, "")
+        assert err.startswith(f"lorikeet: {folder} is no data folder: it {why}; ")
+        assert "--data-dir" in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_adding_makes_a_data_folder_of_nothing_but_not_of_a_folder_in_other_use(
+    run: Run, world: World, tmp_path: Path
+) -> None:
+    code, _, err = run("add", world.adapters["formal"], "--name", "a", "--data-dir", world.base)
+    assert code == 1
+    assert "is no data folder" in err
+    (tmp_path / "empty").mkdir()
+    for folder in (tmp_path / "new", tmp_path / "empty"):  # the demo's base, which `formal` does not fit
+        code, _, err = run("add", world.adapters["formal"], "--name", "a", "--data-dir", folder)
+        assert code == 1
+        assert "no data folder" not in err
+    code, out, _ = run("list", "--data-dir", tmp_path / "new")
+    assert (code, out) == (0, "no adapters are registered\n")
+
+
+def test_the_version_is_the_packages() -> None:
+    done = lorikeet("--version")
+    assert (done.returncode, done.stdout) == (0, f"lorikeet {version('lorikeet')}\n")
 
 
 def test_a_folder_in_use_by_no_server_is_one_line(run: Run, tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from lorikeet_adapters.errors import NameRefused
+from lorikeet_adapters.errors import NameRefused, RefusedError
 from lorikeet_trainer.cli import register
-from lorikeet_trainer.errors import DatasetRefused, OutputRefused, RecipeRefused
+from lorikeet_trainer.errors import OutputRefused, RecipeRefused
 from lorikeet_trainer.train import TrainedAdapter
 from tests.trainer.conftest import ROWS, Write, chat
 
@@ -43,12 +43,18 @@ def test_train_writes_the_folder_and_says_how_to_register_it(
 def test_every_finding_is_shown_but_each_kind_only_twenty_times(base_folder: Path, write: Write) -> None:
     data = write("rows.jsonl", [chat("hello", "")] * 25 + [[1]])
     result = run("train", data, "--name", "mood", "--model", base_folder)
-    assert isinstance(result.exception, DatasetRefused)
+    assert isinstance(result.exception, RefusedError)
     assert result.stderr.count("error [empty_assistant]") == 20
     assert "and 5 more of [empty_assistant]" in result.stderr
     assert "error [not_an_object] line 26" in result.stderr
-    assert "(and 25 more)" in str(result.exception)
-    assert "\n" not in str(result.exception)
+    assert str(result.exception) == "rows.jsonl cannot be used: 26 errors, shown above"
+
+
+def test_a_finding_is_shown_once(base_folder: Path, write: Write) -> None:
+    result = run("train", write("rows.jsonl", [*ROWS, [1]]), "--name", "mood", "--model", base_folder)
+    assert result.stderr.count("not_an_object") == 1
+    assert result.stderr.count("line 7") == 1
+    assert str(result.exception) == "rows.jsonl cannot be used: 1 error, shown above"
 
 
 def test_a_refusal_is_one_line_and_no_folder(

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from lorikeet_adapters.errors import RefusedError
 from lorikeet_adapters.names import check_name
 from lorikeet_adapters.quantization import Quantization
 from lorikeet_trainer.device import Device
@@ -98,7 +99,7 @@ def train(
         trained = run(Job(data, folder, model, device, recipe, force), display_on(console))
     except DatasetRefused as refused:
         show_findings(refused.findings)
-        raise
+        raise RefusedError(refused.summary) from refused
     show_findings(trained.dataset.warnings)
     rows, steps = len(trained.dataset.rows), trained.plan.steps
     typer.echo(f"{folder}: {rows} rows, {steps} steps, loss {trained.final_loss:.4f}")
@@ -136,7 +137,7 @@ def evaluate(
             verdict = judge_demo(base) if data is None else judge_file(base, data, folders, max_tokens)
         except DatasetRefused as refused:
             show_findings(refused.findings)
-            raise
+            raise RefusedError(refused.summary) from refused
     if as_json:
         typer.echo(verdict.to_json())
     else:

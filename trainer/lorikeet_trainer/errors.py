@@ -26,11 +26,16 @@ if TYPE_CHECKING:
 
 
 class DatasetRefused(RefusedError):
-    """A data file has at least one error; `findings` holds all of them, warnings too."""
+    """A data file has at least one error; `findings` holds all of them, warnings too.
+
+    `summary` is the last line for who has been shown the findings already.
+    """
 
     def __init__(self, name: str, findings: Sequence[RowFinding]) -> None:
         self.findings = tuple(findings)
         errors = [finding for finding in self.findings if finding.is_error]
+        count = f"{len(errors)} errors" if len(errors) > 1 else "1 error"
+        self.summary = f"{name} cannot be used: {count}, shown above"
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
         super().__init__(f"{name} cannot be used: {errors[0].sentence}{more}")
 
