@@ -44,7 +44,7 @@ def run(config: ServerConfig, started: float) -> None:
         wanted = wanted_folders(config.adapters)
         with open_store(config.data_dir) as store:
             store.announce(http.url)
-            log.info("loading the base %s; the server listens once it has tested it", config.model.source)
+            log.info("loading the base %s; %s answers once it is tested", config.model.source, http.url)
             _serve(replace(config, http=http), store, wanted, listener, started)
 
 
@@ -54,12 +54,17 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 
 def listen(http: HttpConfig) -> tuple[socket.socket, HttpConfig]:
-    """Take the port before anything is loaded, so that an occupied one is known at once. Port 0 becomes a real one."""
+    """Take the port before anything is loaded, so that an occupied one is known at once. Port 0 becomes a real one.
+
+    Whoever connects from now on is answered once the base is loaded. A port that is bound without
+    listening could be bound again by a second server.
+    """
     family = socket.AF_INET6 if ":" in http.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((http.host, http.port))
+        listener.listen()
     except OSError as error:
         listener.close()
         raise RefusedError(

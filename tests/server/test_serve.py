@@ -21,7 +21,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from lorikeet_adapters.store import Store
 from lorikeet_server.cli import main
+from lorikeet_server.config import HttpConfig
 from lorikeet_server.engine.tokenizer import load_tokenizer
+from lorikeet_server.serve import listen
 from tests.server.process import ServerProcess, lorikeet
 from tests.server.world import BASE, RANKS, World, events_of
 
@@ -58,6 +60,8 @@ def test_it_holds_the_base_in_nf4_and_has_tested_itself(client: httpx.Client, pr
     assert info["quantization"] == "nf4"
     assert "uint8" in info["bytes_by_dtype"]
     assert info["self_test"]["difference_std"] <= info["self_test"]["bound_std"]
+    first, *_ = process.log.splitlines()
+    assert "loading the base" in first
     assert "ready after" in process.log
 
 
@@ -309,6 +313,14 @@ def test_an_occupied_port_is_refused_before_anything_is_made(attempt: Refusal, t
         line = refusal(*attempt, "--port", port, "--data-dir", str(tmp_path / "data"))
     assert line.startswith(f"lorikeet: cannot listen on 127.0.0.1:{port}: ")
     assert not (tmp_path / "data").exists()
+
+
+def test_a_port_is_occupied_from_the_moment_a_server_starts(attempt: Refusal, tmp_path: Path) -> None:
+    """Not only once it has loaded its base: two would load theirs, and one would find out afterwards."""
+    listener, http = listen(HttpConfig(port=0))
+    with listener:
+        line = refusal(*attempt, "--port", str(http.port), "--data-dir", str(tmp_path / "data"))
+    assert "cannot listen on" in line
 
 
 def test_a_refusal_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
