@@ -193,8 +193,8 @@ def _tensor_state(model: nn.Module) -> dict[str, torch.Tensor]:
 def _refuse_unservable(source: str, where: str, trust_remote_code: bool) -> None:
     if Path(where).is_dir() and not (Path(where) / "config.json").is_file():
         raise BaseModelRefused(f"`{source}` is no model folder: it has no config.json")
-    if not Path(where).is_dir() and (where.startswith((".", "/", "~")) or where.count("/") != 1):
-        raise BaseModelRefused(f"`{source}` is neither a folder nor a hub id of the form owner/name")
+    if not Path(where).is_dir() and (where.startswith((".", "/", "~")) or where.count("/") > 1):
+        raise BaseModelRefused(f"`{source}` is neither a folder nor a hub id like owner/name")
     try:
         config = AutoConfig.from_pretrained(where, trust_remote_code=trust_remote_code)
     except LOADING_ERRORS as error:

@@ -4,6 +4,7 @@
     ├── RefusedError            the caller's input is at fault
     │   ├── AdapterRefused      files that are no servable adapter; carries findings
     │   ├── BaseModelRefused    a folder that is no servable base model
+    │   ├── ComposeRefused      adapters that cannot be combined in this way
     │   ├── MixRefused          a mix that cannot be read or is out of bounds
     │   └── NameRefused         a name that breaks the naming rule or shadows another
     ├── AdapterNotFound         nothing is registered under this name
@@ -49,6 +50,10 @@ class AdapterRefused(RefusedError):
 
 class BaseModelRefused(RefusedError):
     """The folder or repository holds no causal language model that can be served."""
+
+
+class ComposeRefused(RefusedError):
+    """Adapters cannot be combined in this way into a new one."""
 
 
 class MixRefused(RefusedError):

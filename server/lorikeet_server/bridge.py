@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from lorikeet_adapters.registry import Registry
-from lorikeet_server.engine.engine import DEAD, Engine
+from lorikeet_server.engine.engine import Engine
+from lorikeet_server.engine.failures import DEAD
 from lorikeet_server.engine.request import Event, Failure, Finished, FinishReason, Request
 from lorikeet_server.errors import EngineDead, RequestError, ServerBusy, ServerDraining
 

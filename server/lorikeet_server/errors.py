@@ -102,6 +102,7 @@ TABLE: dict[type[LorikeetError], HttpError] = {
     ContextTooLong: HttpError(400, INVALID, "context_length_exceeded"),
     BodyTooLarge: HttpError(413, INVALID, "body_too_large"),
     HostForbidden: HttpError(403, "permission_error", "host_forbidden"),
+    adapters.ComposeRefused: HttpError(422, INVALID, "invalid_composition"),
     MixUnusable: HttpError(422, INVALID, "adapter_refused"),
     ServerBusy: HttpError(503, "server_error", "server_busy", "overloaded", retry_after=1),
     ServerDraining: HttpError(503, "server_error", "draining", "generation", retry_after=5),

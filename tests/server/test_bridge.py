@@ -17,7 +17,8 @@ from lorikeet_adapters.mix import Mix, Term
 from lorikeet_adapters.registry import Registry
 from lorikeet_server import bridge
 from lorikeet_server.bridge import Bridge, EventStream
-from lorikeet_server.engine.engine import DEAD, Engine
+from lorikeet_server.engine.engine import Engine
+from lorikeet_server.engine.failures import DEAD
 from lorikeet_server.engine.request import Event, Finished, FinishReason, Request, Sampling, Token
 from lorikeet_server.errors import EngineDead, ServerBusy, ServerDraining
 from tests.server.world import Exchange, Server

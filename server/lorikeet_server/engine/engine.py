@@ -30,6 +30,7 @@ from lorikeet_server.engine.command import (
 )
 from lorikeet_server.engine.config import EngineConfig
 from lorikeet_server.engine.detokenise import Decode
+from lorikeet_server.engine.failures import DEAD, NON_FINITE, too_long, unknown_token
 from lorikeet_server.engine.lifecycle import FINISH_REASONS, RequestEvent, RequestState
 from lorikeet_server.engine.loader import Fetch, Loader
 from lorikeet_server.engine.progress import Ending, Progress
@@ -40,12 +41,6 @@ from lorikeet_server.engine.scheduler import Scheduler
 from lorikeet_server.engine.stats import EngineStats
 
 log = logging.getLogger(__name__)
-DEAD = Failure("engine_dead", "the engine has stopped after an internal error; the server must be restarted")
-NON_FINITE = Failure(
-    "non_finite", "the model's output for this mix is not finite; lower the weights or check the adapter"
-)
-TOO_LONG = "the prompt has {have} tokens, the context holds {limit} with at least one to generate"
-UNKNOWN_TOKEN = "the prompt has the token id {token}, the base's embeddings end at {size}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,11 +188,9 @@ class Engine:
         if self.failure is not None:
             self._refuse(request, self.failure)
         elif not 0 < len(request.prompt) < self.max_model_len:
-            message = TOO_LONG.format(have=len(request.prompt), limit=self.max_model_len)
-            self._refuse(request, Failure("context_length_exceeded", message))
+            self._refuse(request, too_long(len(request.prompt), self.max_model_len))
         elif max(request.prompt) >= self._vocabulary_size:
-            message = UNKNOWN_TOKEN.format(token=max(request.prompt), size=self._vocabulary_size)
-            self._refuse(request, Failure("unknown_token", message))
+            self._refuse(request, unknown_token(max(request.prompt), self._vocabulary_size))
         else:
             self._scheduler.add(request)
             self._fail_unservable()

@@ -11,15 +11,9 @@ from dataclasses import dataclass
 
 from lorikeet_adapters.lifecycle import AdapterEvent, AdapterState, advance
 from lorikeet_adapters.mix import Mix
+from lorikeet_server.engine.failures import NOT_BLENDABLE, TOO_MANY_ROWS
 from lorikeet_server.engine.request import Failure
 
-TOO_MANY_ROWS = Failure(
-    "mix_too_large", "the mix needs more rank rows than the server has; name fewer adapters"
-)
-NOT_BLENDABLE = Failure(
-    "dora_not_blendable",
-    "an adapter trained with DoRA is served alone and with weight 1, because its effect is not linear",
-)
 ON_HOST = (AdapterState.LOADING, AdapterState.HOST)
 LOADABLE = (AdapterState.REGISTERED, AdapterState.FAILED)
 

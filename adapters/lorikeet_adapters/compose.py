@@ -1,0 +1,139 @@
+"""Combinations of adapters that are made once and become an adapter of their own.
+
+`cat` and `svd` combine what the adapters do: the sum of w_i * B_i A_i, exactly or at a given rank.
+The others work on A and B by themselves, as PEFT does, so they are no sums and need equal ranks;
+an adapter's scaling is folded into its B before.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import torch
+
+from lorikeet_adapters.errors import ComposeRefused
+from lorikeet_adapters.mix import MAX_TERMS, MAX_WEIGHT
+from lorikeet_adapters.weights import AdapterWeights, ModuleRows
+
+SEED_BITS = 63
+
+
+class Method(StrEnum):
+    CAT = "cat"
+    SVD = "svd"
+    TIES = "ties"
+    DARE_LINEAR = "dare_linear"
+    DARE_TIES = "dare_ties"
+    MAGNITUDE_PRUNE = "magnitude_prune"
+
+
+class MajoritySign(StrEnum):
+    TOTAL = "total"
+    FREQUENCY = "frequency"
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """`density` is the share of values that pruning keeps; `rank` is svd's, 0 the largest of the parts'."""
+
+    method: Method = Method.CAT
+    density: float = 0.5
+    majority_sign: MajoritySign = MajoritySign.TOTAL
+    rank: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.density <= 1.0:
+            raise ComposeRefused(f"density is {self.density:g}, a share above 0 and at most 1")
+        if self.rank < 0 or (self.rank and self.method is not Method.SVD):
+            raise ComposeRefused("rank is svd's, a positive number; leave it out for the other methods")
+
+
+@dataclass(frozen=True, slots=True)
+class Ingredient:
+    """One adapter of a combination; `weights` in fp32 with the scaling folded in."""
+
+    name: str
+    weight: float
+    weights: AdapterWeights
+
+
+def compose(recipe: Recipe, parts: Sequence[Ingredient], seed: int) -> AdapterWeights:
+    """The combination in fp32. `seed` decides what DARE drops. Raises ComposeRefused by name."""
+    _check(recipe, parts)
+    modules = sorted({module for part in parts for module in part.weights.modules})
+    with torch.random.fork_rng():
+        torch.manual_seed(seed & ((1 << SEED_BITS) - 1))
+        return AdapterWeights({module: _module(recipe, module, parts) for module in modules})
+
+
+def _check(recipe: Recipe, parts: Sequence[Ingredient]) -> None:
+    if not 1 <= len(parts) <= MAX_TERMS:
+        raise ComposeRefused(f"a combination takes 1 to {MAX_TERMS} adapters, not {len(parts)}")
+    for part in parts:
+        if not (math.isfinite(part.weight) and 0 < abs(part.weight) <= MAX_WEIGHT):
+            raise ComposeRefused(
+                f"the weight of `{part.name}` is {part.weight:g}, not zero and within {MAX_WEIGHT:g}"
+            )
+        if part.weights.is_dora:
+            raise ComposeRefused(f"`{part.name}` was trained with DoRA, which cannot be combined")
+        if part.weights.shifts or part.weights.biases:
+            raise ComposeRefused(
+                f"`{part.name}` has trained biases, which a combined adapter cannot hold; blend it per request"
+            )
+
+
+def _module(recipe: Recipe, module: str, parts: Sequence[Ingredient]) -> ModuleRows:
+    """One module of the combination, of the parts that have it."""
+    having = [part for part in parts if module in part.weights.modules]
+    rows = [part.weights.modules[module] for part in having]
+    weights = [part.weight for part in having]
+    if recipe.method is Method.CAT:
+        return _cat(rows, weights)
+    if recipe.method is Method.SVD:
+        return _svd(_cat(rows, weights), recipe.rank or max(each.rank for each in rows))
+    ranks = {each.rank for each in rows}
+    if len(ranks) > 1:
+        named = ", ".join(f"`{part.name}` {part.weights.modules[module].rank}" for part in having)
+        raise ComposeRefused(
+            f"{recipe.method} needs equal ranks; at {module} they are {named}; use cat or svd"
+        )
+    return _merged(recipe, rows, weights)
+
+
+def _cat(rows: Sequence[ModuleRows], weights: Sequence[float]) -> ModuleRows:
+    scaled = [each.b * weight for each, weight in zip(rows, weights, strict=True)]
+    return ModuleRows(torch.cat([each.a for each in rows]), torch.cat(scaled))
+
+
+def _svd(rows: ModuleRows, rank: int) -> ModuleRows:
+    """The best approximation of a.T @ b of this rank, by way of the small matrix between two QR factors."""
+    left, left_small = torch.linalg.qr(rows.a.T)
+    right, right_small = torch.linalg.qr(rows.b.T)
+    u, values, vh = torch.linalg.svd(left_small @ right_small.T, full_matrices=False)
+    kept = min(rank, len(values))
+    root = values[:kept].sqrt()
+    a = (left @ u[:, :kept] * root).T.contiguous()
+    b = (right @ vh[:kept].T * root).T.contiguous()
+    return ModuleRows(a, b)
+
+
+def _merged(recipe: Recipe, rows: Sequence[ModuleRows], weights: Sequence[float]) -> ModuleRows:
+    """PEFT's merge of the A and of the B, each taking a root of the weight; the sign goes with A."""
+    roots = torch.tensor([math.sqrt(abs(weight)) for weight in weights])
+    signs = torch.tensor([math.copysign(1.0, weight) for weight in weights])
+    return ModuleRows(
+        _peft_merge(recipe, [each.a for each in rows], roots * signs),
+        _peft_merge(recipe, [each.b for each in rows], roots),
+    )
+
+
+def _peft_merge(recipe: Recipe, tensors: list[torch.Tensor], weights: torch.Tensor) -> torch.Tensor:
+    from peft.utils import merge_utils  # all of peft comes with it, and few ever need it
+
+    merge = getattr(merge_utils, recipe.method.value)
+    signed = (recipe.majority_sign.value,) if recipe.method in (Method.TIES, Method.DARE_TIES) else ()
+    merged: torch.Tensor = merge(tensors, weights, recipe.density, *signed)
+    return merged

@@ -1,0 +1,27 @@
+"""Why one request fails while the engine goes on, and the one reason for which all do."""
+
+from __future__ import annotations
+
+from lorikeet_server.engine.request import Failure
+
+DEAD = Failure("engine_dead", "the engine has stopped after an internal error; the server must be restarted")
+NON_FINITE = Failure(
+    "non_finite", "the model's output for this mix is not finite; lower the weights or check the adapter"
+)
+TOO_MANY_ROWS = Failure(
+    "mix_too_large", "the mix needs more rank rows than the server has; name fewer adapters"
+)
+NOT_BLENDABLE = Failure(
+    "dora_not_blendable",
+    "an adapter trained with DoRA is served alone and with weight 1, because its effect is not linear",
+)
+
+
+def too_long(tokens: int, limit: int) -> Failure:
+    message = f"the prompt has {tokens} tokens, the context holds {limit} with at least one to generate"
+    return Failure("context_length_exceeded", message)
+
+
+def unknown_token(token: int, size: int) -> Failure:
+    message = f"the prompt has the token id {token}, the base's embeddings end at {size}"
+    return Failure("unknown_token", message)
