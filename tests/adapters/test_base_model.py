@@ -180,7 +180,7 @@ def test_which_layers_the_packed_kernel_takes(llama: Path) -> None:
         ("/nowhere/at/all", "neither a folder nor a hub id"),
         ("~/model", "neither a folder nor a hub id"),
         ("a/b/c", "neither a folder nor a hub id"),
-        ("justaword", "neither a folder nor a hub id"),
+        ("justaword", "`justaword` has no readable model config"),
         ("", "neither a folder nor a hub id"),
     ],
 )
