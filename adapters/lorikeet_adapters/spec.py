@@ -1,7 +1,6 @@
 """adapter_config.json read strictly: every field is honoured, harmless, or refused by name.
 
-Imports no torch and builds no PEFT object from the file. The fields are those of PEFT 0.2 to 0.21
-(`peft.tuners.lora.config.LoraConfig`).
+Imports no torch and builds no PEFT object from the file. What becomes of each key stands in `fields`.
 """
 
 from __future__ import annotations
@@ -13,52 +12,14 @@ from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
 from lorikeet_adapters.errors import AdapterRefused
+from lorikeet_adapters.fields import judge, shown, shown_name
 from lorikeet_adapters.finding import Finding
 
 T = TypeVar("T")
 
 LFS_MARKER = b"version https://git-lfs"
 MAX_RANK = 4096
-MAX_SHOWN = 60  # characters of a key or value in a message
-
-# Read, never acted on: nothing in them changes what the adapter adds at inference.
-HARMLESS = frozenset(
-    {
-        "auto_mapping",
-        "base_model_name_or_path",
-        "eva_config",
-        "exclude_modules",
-        "fan_in_fan_out",
-        "inference_mode",
-        "layers_pattern",
-        "layers_to_transform",
-        "loftq_config",
-        "lora_dropout",
-        "megatron_core",
-        "peft_version",
-        "qalora_group_size",
-        "revision",
-        "runtime_config",
-        "target_modules",
-        "velora_config",
-    }
-)
-HARMLESS_INITS = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
-HONOURED = frozenset(
-    {
-        "alpha_pattern",
-        "bias",
-        "lora_alpha",
-        "lora_bias",
-        "peft_type",
-        "r",
-        "rank_pattern",
-        "use_dora",
-        "use_rslora",
-    }
-)
 BIASES = ("none", "all", "lora_only")
-MERGE_FIX = "merge it into plain LoRA with PEFT before registering"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +51,9 @@ def parse_spec(text: bytes) -> AdapterSpec:
     config = _parse_object(text)
     if config.get("peft_type") != "LORA":
         _refuse(
-            "unsupported_peft_type", "peft_type", f"peft_type is {_show(config.get('peft_type'))}, not LORA"
+            "unsupported_peft_type", "peft_type", f"peft_type is {shown(config.get('peft_type'))}, not LORA"
         )
-    findings = [finding for key in sorted(config) if (finding := _judge(key, config[key]))]
+    findings = list(judge(config))
     reader = _Reader(config, findings)
     spec = AdapterSpec(
         rank=reader.rank(),
@@ -153,18 +114,6 @@ def _parse_object(text: bytes) -> dict[str, Any]:
     return config
 
 
-def _judge(key: str, value: object) -> Finding | None:
-    """None when the key cannot change the result, or is honoured elsewhere."""
-    if key in HARMLESS or key in HONOURED or value in (None, False, "", [], {}):
-        return None
-    if (key, value) == ("task_type", "CAUSAL_LM"):
-        return None
-    if key == "init_lora_weights" and value in HARMLESS_INITS:
-        return None
-    name = _name(key)
-    return Finding("unsupported_option", f"{name} = {_show(value)} is not supported", MERGE_FIX, field=name)
-
-
 class _Reader:
     """Reads the honoured keys, adding a finding for each that is wrong and going on."""
 
@@ -186,7 +135,7 @@ class _Reader:
         value = self._config.get(key) or choices[0]
         if value in choices:
             return str(value)
-        message = f"{key} is {_show(value)}, none of {', '.join(choices)}"
+        message = f"{key} is {shown(value)}, none of {', '.join(choices)}"
         self._findings.append(Finding("bad_value", message, "save the adapter again", field=key))
         return choices[0]
 
@@ -198,13 +147,13 @@ class _Reader:
         raw = self._config.get(key) or {}
         if not isinstance(raw, dict):
             self._findings.append(
-                Finding("bad_value", f"{key} is {_show(raw)}, not an object", "", field=key)
+                Finding("bad_value", f"{key} is {shown(raw)}, not an object", "", field=key)
             )
             return {}
         parsed: dict[str, T] = {}
         for name, value in raw.items():
             if not name.replace(".", "").replace("_", "").isalnum():
-                message = f"{key} has the pattern {_show(name)}; patterns from files are never executed"
+                message = f"{key} has the pattern {shown(name)}; patterns from files are never executed"
                 self._findings.append(
                     Finding("regex_pattern", message, "spell out the module names", field=key)
                 )
@@ -212,7 +161,9 @@ class _Reader:
             try:
                 parsed[name] = convert(value)
             except ValueError as error:
-                self._findings.append(Finding("bad_value", f"{key}.{_name(name)} {error}", "", field=key))
+                self._findings.append(
+                    Finding("bad_value", f"{key}.{shown_name(name)} {error}", "", field=key)
+                )
         return parsed
 
     def _checked(self, key: str, value: object, convert: Callable[[object], T], fallback: T) -> T:
@@ -225,7 +176,7 @@ class _Reader:
 
 def _as_rank(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_RANK:
-        raise ValueError(f"is {_show(value)}, not a whole number from 1 to {MAX_RANK}")
+        raise ValueError(f"is {shown(value)}, not a whole number from 1 to {MAX_RANK}")
     return value
 
 
@@ -235,27 +186,13 @@ def _as_alpha(value: object) -> float:
             return float(value)
     except OverflowError:  # a whole number of hundreds of digits
         pass
-    raise ValueError(f"is {_show(value)}, not a finite number")
+    raise ValueError(f"is {shown(value)}, not a finite number")
 
 
 def _as_flag(value: object) -> bool:
     if not isinstance(value, bool):
-        raise ValueError(f"is {_show(value)}, not true or false")
+        raise ValueError(f"is {shown(value)}, not true or false")
     return value
-
-
-def _show(value: object) -> str:
-    """Short and ASCII whatever the file holds: a lone surrogate could not be sent in an answer."""
-    try:
-        text = json.dumps(value)
-    except RecursionError:
-        text = "a deeply nested value"
-    return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."
-
-
-def _name(key: str) -> str:
-    plain = len(key) <= MAX_SHOWN and key.isascii() and key.isprintable()
-    return key if plain else _show(key)
 
 
 def _refuse(code: str, field: str, message: str, fix: str = "") -> NoReturn:
