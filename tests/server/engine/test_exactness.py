@@ -124,8 +124,23 @@ def test_an_adapter_of_huge_weights_leaves_every_other_row_bit_equal(
         assert same is (name != "extract"), name
 
 
-def logits_of_neighbours(base: BaseModel, adapters: dict[str, AdapterWeights]) -> dict[str, torch.Tensor]:
-    """Logits of one decode step in which every mix has a row."""
+def test_a_row_in_a_mixed_batch_has_the_logits_of_the_row_alone(
+    world: tuple[Path, dict[str, Path]],
+) -> None:
+    folder, adapters = world
+    base = load_base(str(folder), "fp32")
+    weights = {name: read_adapter(path, base) for name, path in adapters.items()}
+    for name, together in logits_of_neighbours(base, weights).items():
+        (alone,) = logits_of_neighbours(base, weights, (name,)).values()
+        assert (together - alone).abs().max() <= 1e-4 * alone.std(), name
+
+
+def logits_of_neighbours(
+    base: BaseModel,
+    adapters: dict[str, AdapterWeights],
+    names: tuple[str, ...] = ("base", "triage", "extract", "blend"),
+) -> dict[str, torch.Tensor]:
+    """Logits of one decode step in which each of these mixes has a row."""
     from lorikeet_server.engine.batch import Batch, DecodeRow, PrefillChunk
 
     engine = make_engine(base, adapters)
@@ -134,7 +149,7 @@ def logits_of_neighbours(base: BaseModel, adapters: dict[str, AdapterWeights]) -
         runner.hold(name, each)
     runner.move(Batch(insert=tuple(adapters)))
     requests = []
-    for name in ("base", "triage", "extract", "blend"):
+    for name in names:
         mix = Mix.of(Term(adapter, weight) for adapter, weight in MIXES[name].items())
         requests.append(Request(name, tuple(PROMPTS[name]), Sampling(max_tokens=4), mix))
         runner.prefill(PrefillChunk(requests[-1], 0, len(PROMPTS[name])))
