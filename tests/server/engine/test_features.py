@@ -22,9 +22,10 @@ from tests.server.engine.test_exactness import read_adapter
 from tests.tiny import CONFIGS, blended_model, greedy, peft_model, save_adapter, save_model
 
 # What PEFT says while it saves copies of embeddings, and about biases it will train.
-pytestmark = pytest.mark.filterwarnings(
+FILTERS = pytest.mark.filterwarnings(
     "ignore:.*save_embedding_layers.*", "ignore:.*merg.*", "ignore:.*bias.*", "ignore:fan_in_fan_out.*"
 )
+pytestmark = FILTERS
 TOKENS = 10
 PROMPT = [9, 33, 7, 101, 64, 200, 18]
 # Linear modules by the last part of their names: (attention, MLP).
@@ -111,16 +112,16 @@ def check(path: Path, base: BaseModel, folder: Path) -> None:
 
 
 def serve(
-    base: BaseModel, paths: dict[str, Path], mixes: dict[str, dict[str, float]]
+    base: BaseModel, paths: dict[str, Path], mixes: dict[str, dict[str, float]], tokens: int = TOKENS
 ) -> dict[str, list[int]]:
     adapters = {name: read_adapter(path, base) for name, path in paths.items()}
     config = EngineConfig(max_slots=len(mixes), prefill_tokens=11)
     engine = Engine(base, config, Vocabulary(str, frozenset()), adapters.__getitem__)
     requests = [
-        Request(name, tuple(PROMPT), Sampling(max_tokens=TOKENS), Mix.of(Term(*each) for each in mix.items()))
+        Request(name, tuple(PROMPT), Sampling(max_tokens=tokens), Mix.of(Term(*each) for each in mix.items()))
         for name, mix in mixes.items()
     ]
     answers = engine.complete(requests)
     engine.close()
     assert all(ending.failure is None for _, ending in answers.values())
-    return {name: [token.token_id for token in tokens] for name, (tokens, _) in answers.items()}
+    return {name: [token.token_id for token in said] for name, (said, _) in answers.items()}

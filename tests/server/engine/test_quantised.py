@@ -14,9 +14,10 @@ from lorikeet_adapters.precision import bfloat16_is_fast
 from lorikeet_server.engine.capacity import columns_for
 from lorikeet_server.engine.runner import Runner
 from tests.server.engine.test_exactness import read_adapter
-from tests.server.engine.test_features import PROMPT, features, pytestmark  # noqa: F401  (the filters)
+from tests.server.engine.test_features import FILTERS, PROMPT, features
 from tests.tiny import make_model, save_adapter
 
+pytestmark = FILTERS
 # Shares of the logits' standard deviation, at the 99th percentile. Only DoRA comes near: PEFT rounds the weight whose length it takes.
 BOUNDS = {"fp32": 1e-4, "nf4": 0.01, "int8": 0.02}
 LOW_PRECISION_BOUND = 0.15  # where the base computes in bfloat16
