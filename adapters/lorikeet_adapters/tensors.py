@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from lorikeet_adapters.finding import Finding
+from lorikeet_adapters.header import judge_header
 
 PREFIX = "base_model.model."
 MODULE = re.compile(r"\w+(\.\w+)*")
@@ -114,13 +115,16 @@ def _reading(path: Path, findings: list[Finding]) -> Iterator[Any]:
     """The open file; when it cannot be opened or read, a finding, and None if it never opened."""
     opened = False
     try:
-        with safe_open(str(path), framework="pt", device="cpu") as file:
-            opened = True
-            yield file
+        if (wrong := judge_header(path)) is not None:
+            findings.append(wrong)
+        else:
+            with safe_open(str(path), framework="pt", device="cpu") as file:
+                opened = True
+                yield file
     except (SafetensorError, OSError) as error:
         # The message of an OSError names the path, which is nobody's business but the server's.
         reason = error if isinstance(error, SafetensorError) else "the file cannot be opened"
         message = f"adapter_model.safetensors cannot be read: {reason}"
         findings.append(Finding("bad_safetensors", message, "save or download the adapter again"))
-        if not opened:
-            yield None
+    if not opened:
+        yield None

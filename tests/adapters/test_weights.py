@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import struct
@@ -239,18 +240,99 @@ def header(entries: dict[str, Any], size: int = 0) -> bytes:
 
 def test_a_truncated_file(tmp_path: Path) -> None:
     content = whole(tmp_path)
-    for length in (0, 4, 8, 20, len(content) // 2, len(content) - 1):
+    assert broken(tmp_path, b"") == "empty_file"
+    for length in (1, 4, 8, 20, len(content) // 2, len(content) - 1):
         assert broken(tmp_path, content[:length]) == "bad_safetensors"
     assert broken(tmp_path, content + b"\0") == "bad_safetensors"
 
 
 def test_a_file_of_another_kind(tmp_path: Path) -> None:
-    torch.save(pair(Q), tmp_path / "pickle")
-    assert broken(tmp_path, (tmp_path / "pickle").read_bytes()) == "bad_safetensors"
-    assert broken(tmp_path, b"version https://git-lfs.github.com/spec/v1\n") == "bad_safetensors"
+    """Each says what it is, because "invalid header length" helps nobody."""
+    for options in ({}, {"_use_new_zipfile_serialization": False}):
+        torch.save(pair(Q), tmp_path / "pickle", **options)
+        assert broken(tmp_path, (tmp_path / "pickle").read_bytes()) == "pickle_renamed"
+    assert broken(tmp_path, b"version https://git-lfs.github.com/spec/v1\n") == "lfs_pointer"
+    assert broken(tmp_path, gzip.compress(whole(tmp_path))) == "compressed"
+    assert broken(tmp_path, b"GGUF" + bytes(60)) == "wrong_format"
+    assert broken(tmp_path, b"<!DOCTYPE html>") == "wrong_format"
     assert broken(tmp_path, struct.pack("<Q", 2**63) + b"{}") == "bad_safetensors"
     assert broken(tmp_path, struct.pack("<Q", 100_000) + b"[" * 100_000) == "bad_safetensors"
     assert broken(tmp_path, header({})) == "no_tensors"
+
+
+ENTRY = {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}
+
+
+def raw_header(text: bytes, size: int = 16) -> bytes:
+    return struct.pack("<Q", len(text)) + text + bytes(size)
+
+
+MALFORMED: dict[str, tuple[bytes, str, str]] = {
+    "shorter than a length": (b"\x08\0\0", "bad_safetensors", "header too small"),
+    "a length past the end": (struct.pack("<Q", 10**6) + b"{}", "bad_safetensors", "invalid header length"),
+    "a length that cuts the header": (raw_header(b'{"a": {"dty'), "bad_safetensors", "invalid JSON"),
+    "a length past every file": (struct.pack("<Q", 2**62) + b"{}", "bad_safetensors", "header too large"),
+    "a header of 17 MB": (raw_header(b"{" + b" " * (17 << 20) + b"}"), "header_too_large", "16777216"),
+    "JSON nested without end": (raw_header(b'{"a":' * 50_000), "bad_safetensors", "invalid JSON"),
+    "no UTF-8": (raw_header(b'{"\xff": 1}'), "bad_safetensors", "invalid UTF-8"),
+    "a list": (raw_header(b"[]"), "bad_safetensors", "invalid"),
+    "overlapping offsets": (header({"a": ENTRY, "b": ENTRY}, 16), "bad_safetensors", "invalid offset"),
+    "a gap": (
+        header({"a": ENTRY, "b": {**ENTRY, "data_offsets": [20, 36]}}, 36),
+        "bad_safetensors",
+        "invalid offset",
+    ),
+    "offsets backwards": (header({"a": {**ENTRY, "data_offsets": [16, 0]}}, 16), "bad_safetensors", "offset"),
+    "offsets past the end": (
+        header({"a": {**ENTRY, "shape": [2, 4], "data_offsets": [0, 32]}}, 16),
+        "bad_safetensors",
+        "not fully covered",
+    ),
+    "no offsets": (header({"a": {"dtype": "F32", "shape": [2, 2]}}), "bad_safetensors", "data_offsets"),
+    "a negative shape": (header({"a": {**ENTRY, "shape": [-2, 2]}}, 16), "bad_safetensors", "`-2`"),
+    "a shape of fractions": (header({"a": {**ENTRY, "shape": [2.5, 2]}}, 16), "bad_safetensors", "2.5"),
+    "a shape of other bytes": (header({"a": {**ENTRY, "shape": [2, 3]}}, 16), "bad_safetensors", "shape"),
+    "a shape that overflows": (
+        header({"a": {**ENTRY, "shape": [2**62, 2**62]}}, 16),
+        "bad_safetensors",
+        "overflow",
+    ),
+    "an unknown dtype": (header({"a": {**ENTRY, "dtype": "F7"}}, 16), "bad_safetensors", "`F7`"),
+    "metadata of text": (header({"__metadata__": "x", "a": ENTRY}, 16), "bad_safetensors", "expected a map"),
+    "metadata of numbers": (
+        header({"__metadata__": {"x": 1}, "a": ENTRY}, 16),
+        "bad_safetensors",
+        "a string",
+    ),
+    "bytes after the last tensor": (header({"a": ENTRY}, 17), "bad_safetensors", "not fully covered"),
+    "a tensor twice": (
+        raw_header(b'{"a": %b, "a": %b}' % ((json.dumps(ENTRY).encode(),) * 2)),
+        "duplicate_tensor",
+        "twice: a",
+    ),
+    "a dtype twice": (
+        raw_header(b'{"a": {"dtype": "F32", "dtype": "F16", "shape": [2, 2], "data_offsets": [0, 16]}}'),
+        "duplicate_tensor",
+        "twice: dtype",
+    ),
+    "a name of control characters twice": (
+        raw_header(b'{"\\u001b\\ud800": 1, "\\u001b\\ud800": 1}'),
+        "duplicate_tensor",
+        "twice",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", list(MALFORMED))
+def test_a_malformed_file_is_refused_with_its_reason(tmp_path: Path, kind: str) -> None:
+    content, code, reason = MALFORMED[kind]
+    path = tmp_path / "adapter_model.safetensors"
+    path.write_bytes(content)
+    (finding,) = refusal(path).findings
+    assert finding.code == code
+    assert reason in finding.message
+    finding.sentence.encode()
+    assert len(finding.sentence) < 2000
 
 
 def test_tensors_that_overlap_or_overflow(tmp_path: Path) -> None:
