@@ -28,7 +28,17 @@ def test_every_flag_is_documented(flag: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["train", "eval", "bench latency", "adapters add", "adapters list", "adapters rm"]
+    "command",
+    [
+        "train",
+        "eval",
+        "bench latency",
+        "adapters add",
+        "adapters check",
+        "adapters convert",
+        "adapters list",
+        "adapters rm",
+    ],
 )
 def test_every_command_and_its_flags_are_documented(command: str) -> None:
     """A flag stands in its command's section, whatever else stands there."""

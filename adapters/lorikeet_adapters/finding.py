@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+MAX_LISTED = 1000  # a hostile file can have a hundred thousand
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,3 +22,20 @@ class Finding:
     @property
     def sentence(self) -> str:
         return f"{self.message} ({self.fix})" if self.fix else self.message
+
+    def to_wire(self) -> dict[str, str]:
+        return {
+            "field": self.field,
+            "module": self.module,
+            "code": self.code,
+            "message": self.message,
+            "fix": self.fix,
+        }
+
+
+def verdict(findings: Sequence[Finding]) -> dict[str, Any]:
+    """What a dry run answers."""
+    listed = [finding.to_wire() for finding in findings[:MAX_LISTED]]
+    if len(findings) > MAX_LISTED:
+        listed.append(Finding("more", f"and {len(findings) - MAX_LISTED} more", "").to_wire())
+    return {"loadable": not findings, "findings": listed}

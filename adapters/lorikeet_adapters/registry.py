@@ -50,7 +50,7 @@ class AdapterRecord:
     generation: str
     ranks: Mapping[str, int]
     bytes: int
-    source: str
+    source: Mapping[str, str]
     created: float
     leases: int
     warnings: tuple[str, ...] = ()
@@ -131,7 +131,11 @@ class Registry:
                 raise AdapterConflict(
                     f"`{name}` is taken by other bytes; send replace, or choose another name"
                 )
-            details: dict[str, object] = {"source": files.origin, "metadata": dict(metadata or {})}
+            details: dict[str, object] = {
+                "source": dict(files.origin),
+                "metadata": dict(metadata or {}),
+                "warnings": list(files.warnings),
+            }
             stored = StoredName(name, generation.generation, details, time.time())
             self._commit(generation, stored, "replaced" if known else "registered")
             with self._changed:
@@ -142,6 +146,13 @@ class Registry:
         if known is not None:
             self._retire_if_unused(known.generation)
         return record, True
+
+    def judge(self, files: AdapterFiles) -> AdapterFacts:
+        """What `register` would learn of the files, or AdapterRefused with every reason; nothing is kept."""
+        spec = parse_spec(files.config)
+        with self._store.intake.take(files.weights) as weights:
+            weights.seal()
+            return self._check(spec, weights.path)
 
     def delete(self, name: str, timeout: float) -> int | None:
         """Forget `name`, wait up to `timeout` seconds for its leases, free its bytes.
@@ -271,9 +282,9 @@ class Registry:
             generation=stored.generation,
             ranks=dict(facts["ranks"]),
             bytes=int(facts["bytes"]),
-            source=str(stored.details["source"]),
+            source=stored.details["source"],
             created=stored.created,
             leases=self._leases[stored.generation],
-            warnings=tuple(facts["warnings"]),
+            warnings=(*facts["warnings"], *stored.details.get("warnings", ())),
             metadata=dict(stored.details["metadata"]),
         )

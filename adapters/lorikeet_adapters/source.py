@@ -1,15 +1,16 @@
-"""Where adapter files come from: a local folder, confined to a root the operator configured."""
+"""Adapter files as the registry takes them, and the plainest source: a folder, confined to a configured root."""
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
+from lorikeet_adapters.arrival import Arrival
 from lorikeet_adapters.errors import AdapterRefused
 from lorikeet_adapters.finding import Finding
 
@@ -24,8 +25,9 @@ class AdapterFiles:
     """Both files of an adapter, opened. `origin` is what the record shows as their source."""
 
     config: bytes
-    weights: BinaryIO
-    origin: str
+    weights: BinaryIO | Arrival
+    origin: Mapping[str, str]
+    warnings: tuple[str, ...] = ()
 
 
 def confine(root: Path, path: str) -> Path:
@@ -52,22 +54,27 @@ def open_folder(folder: Path) -> Iterator[AdapterFiles]:
         _refuse(
             "no_folder", "source.path", f"{folder.name!r} is no folder", "name the folder that PEFT saved"
         )
-    with _open_regular(folder, CONFIG_FILE) as config:
+    with open_regular(folder, CONFIG_FILE) as config:
         text = config.read(MAX_CONFIG_BYTES + 1)
     if len(text) > MAX_CONFIG_BYTES:
         _refuse("too_large", CONFIG_FILE, f"{CONFIG_FILE} is over {MAX_CONFIG_BYTES} bytes", "")
     if not (folder / WEIGHTS_FILE).exists() and (folder / PICKLE_FILE).exists():
-        _refuse(
-            "pickle_only",
-            WEIGHTS_FILE,
-            f"the folder has {PICKLE_FILE}, a pickle, which is never opened",
-            "load it with PEFT where you trust it and save_pretrained() it again",
-        )
-    with _open_regular(folder, WEIGHTS_FILE) as weights:
-        yield AdapterFiles(text, weights, folder.name)
+        refuse_pickle()
+    with open_regular(folder, WEIGHTS_FILE) as weights:
+        yield AdapterFiles(text, weights, {"type": "local", "path": folder.name})
 
 
-def _open_regular(folder: Path, name: str) -> BinaryIO:
+def refuse_pickle() -> NoReturn:
+    _refuse(
+        "pickle_only",
+        WEIGHTS_FILE,
+        f"the weights are in {PICKLE_FILE}, a pickle, which the server never opens",
+        "run `lorikeet adapters convert FOLDER` on it, if you trust where it comes from",
+    )
+
+
+def open_regular(folder: Path, name: str) -> BinaryIO:
+    """Raises AdapterRefused when it is missing or anything but a regular file; links are not followed."""
     try:
         # O_NOFOLLOW and the check on the open file: a link put here after `confine` leads nowhere.
         handle = os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)

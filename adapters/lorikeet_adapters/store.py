@@ -7,7 +7,6 @@ what a kill leaves behind is swept at the next start.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -20,12 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
+from lorikeet_adapters.arrival import Arrival, Intake
 from lorikeet_adapters.errors import StoreError
 from lorikeet_adapters.lock import hold
 
 CATALOGUE = "catalogue.sqlite"
 DIGEST = re.compile(r"[0-9a-f]{64}")
-CHUNK = 1 << 20
 SCHEMA_VERSION = 1
 SCHEMA = """
 CREATE TABLE generations (
@@ -67,9 +66,8 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._blobs = folder / "blobs" / "sha256"
-        self._incoming = folder / "incoming"
-        for each in (self._blobs, self._incoming):
-            each.mkdir(parents=True, exist_ok=True)
+        self._blobs.mkdir(parents=True, exist_ok=True)
+        self.intake = Intake(folder / "incoming")
         self._lock_file = hold(folder)
         self._guard = threading.Lock()
         with ExitStack() as undo:
@@ -96,22 +94,14 @@ class Store:
         self._lock_file.write(url.encode())
         self._lock_file.flush()
 
-    def put(self, source: BinaryIO) -> str:
-        """Copy a stream into a blob and return its SHA-256. Safe to call twice with the same bytes."""
-        digest = hashlib.sha256()
-        temporary = self._incoming / f"{os.getpid()}-{threading.get_ident()}-{time.monotonic_ns()}"
-        try:
-            with temporary.open("xb") as out:
-                while chunk := source.read(CHUNK):
-                    digest.update(chunk)
-                    out.write(chunk)
-                out.flush()
-                os.fsync(out.fileno())
-            temporary.chmod(0o444)
-            self._settle(temporary, digest.hexdigest())
-        finally:
-            temporary.unlink(missing_ok=True)
-        return digest.hexdigest()
+    def put(self, source: BinaryIO | Arrival) -> str:
+        """Make a blob of a stream, or of a file that has arrived, and return its SHA-256.
+
+        A stream is copied, an arrival renamed. Safe to call twice with the same bytes.
+        """
+        with self.intake.take(source) as arrival:
+            self._settle(arrival.path, arrival.seal())
+            return arrival.seal()
 
     def path(self, digest: str) -> Path:
         """Where a blob lies. Raises StoreError unless `digest` is 64 lower-case hex digits."""
@@ -229,7 +219,7 @@ class Store:
             catalogue.execute(
                 "DELETE FROM generations WHERE generation NOT IN (SELECT generation FROM names)"
             )
-        freed = sum(_drop(leftover) for leftover in self._incoming.iterdir())
+        freed = self.intake.sweep()
         names = (blob.name for blob in self._blobs.glob("*/*"))
         return freed + self.discard(*(name for name in names if DIGEST.fullmatch(name)))
 

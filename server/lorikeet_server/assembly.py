@@ -37,7 +37,7 @@ class House:
 def assemble(config: ServerConfig, store: Store, wanted: Mapping[str, Path]) -> House:
     """Load and test the base, build the engine, register what a start registers. Raises LorikeetError.
 
-    `wanted` maps names to the folders of the operator's `--adapter`.
+    `wanted` maps names to the folders or hub ids of the operator's `--adapter`.
     """
     base = load_base(
         config.model.source,
@@ -54,7 +54,7 @@ def assemble(config: ServerConfig, store: Store, wanted: Mapping[str, Path]) -> 
     tested = self_test(base, config.engine.kernel)
     if config.model.source == "demo":
         offer_embedded(registry, store)
-    register_wanted(registry, wanted)
+    register_wanted(registry, wanted, store.intake, config.http.max_adapter_bytes)
     warn_of_hidden(registry)
     metrics = Metrics(lambda: engine.stats, base.quantization)
     bridge = Bridge(engine, registry, config.http.max_open_requests, metrics.observe)
@@ -67,6 +67,7 @@ def assemble(config: ServerConfig, store: Store, wanted: Mapping[str, Path]) -> 
         stats=lambda: engine.stats,
         http=config.http,
         adapters_root=config.adapters_root,
+        intake=store.intake,
     )
     return House(registry, bridge, services)
 

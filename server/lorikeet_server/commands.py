@@ -1,4 +1,4 @@
-"""`lorikeet adapters`: register, list and remove."""
+"""`lorikeet adapters`: register, check, convert, list and remove."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
-from lorikeet_server.desk import open_desk
+from lorikeet_adapters.errors import RefusedError
+from lorikeet_server.desk import Place, open_desk, open_trial_desk
 
-adapters = typer.Typer(help="Register, list and remove adapters.", no_args_is_help=True)
+adapters = typer.Typer(help="Register, check, convert, list and remove adapters.", no_args_is_help=True)
 DATA_DIR = Path("lorikeet-data")
 DataDir = Annotated[
     Path, typer.Option(envvar="LORIKEET_DATA_DIR", help="The data folder that the server was started with.")
@@ -20,6 +21,11 @@ Url = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
+Source = Annotated[
+    str, typer.Argument(metavar="FOLDER|REPO", help="A folder that PEFT saved, or org/name on the hub.")
+]
+Revision = Annotated[str, typer.Option(help="Branch, tag or commit on the hub.")]
+
 
 def register(app: typer.Typer) -> None:
     app.add_typer(adapters, name="adapters")
@@ -27,20 +33,65 @@ def register(app: typer.Typer) -> None:
 
 @adapters.command()
 def add(
-    folder: Annotated[Path, typer.Argument(help="A folder that PEFT saved.")],
+    source: Source,
     name: Annotated[str, typer.Option(help="The name requests will use.")],
     replace: Annotated[
         bool, typer.Option("--replace", help="Give NAME to this adapter even if another one has it now.")
     ] = False,
+    revision: Revision = "main",
     data_dir: DataDir = DATA_DIR,
     url: Url = "",
 ) -> None:
     """Register an adapter, with the running server or in its data folder."""
     with open_desk(url, data_dir, may_make=True) as desk:
-        record = desk.add(folder, name, replace)
+        record = desk.add(Place(source, revision), name, replace)
     typer.echo(f"{record['id']}  rank {record['rank']}  generation {record['generation'][:12]}")
     for warning in record["warnings"]:
         typer.echo(f"warning: {warning}")
+
+
+@adapters.command()
+def check(
+    source: Source,
+    revision: Revision = "main",
+    model: Annotated[str, typer.Option(help="The base to check against; default: the one last served.")] = "",
+    data_dir: DataDir = DATA_DIR,
+    url: Url = "",
+    as_json: Json = False,
+) -> None:
+    """Would it load, and if not, every reason why. Changes nothing."""
+    from rich.console import Console
+    from rich.table import Table
+
+    with open_trial_desk(model, url, data_dir) as desk:
+        verdict = desk.check(Place(source, revision))
+    if as_json:
+        typer.echo(json.dumps(verdict))
+    elif verdict["findings"]:
+        table = Table("code", "where", "what", "what to do")
+        for each in verdict["findings"]:
+            row = (each["code"], each["module"] or each["field"], each["message"], each["fix"])
+            table.add_row(*map(_plain, row))
+        Console().print(table)
+    else:
+        typer.echo(f"{source} would load")
+    if not verdict["loadable"]:
+        count = len(verdict["findings"])
+        raise RefusedError(f"{source} would not load: {count} {'reason' if count == 1 else 'reasons'}")
+
+
+@adapters.command()
+def convert(
+    folder: Annotated[Path, typer.Argument(help="A folder with adapter_model.bin, from a source you trust.")],
+    output: Annotated[
+        Path | None, typer.Option(help="A new folder to write; default: FOLDER itself.")
+    ] = None,
+) -> None:
+    """Turn a pickle of tensors into safetensors, offline and in a process of its own."""
+    from lorikeet_adapters.convert import convert as convert_pickle
+
+    done = convert_pickle(folder, output)
+    typer.echo(f"{done.path}  {done.tensors} tensors  {done.bytes} bytes")
 
 
 @adapters.command("list")
@@ -75,3 +126,10 @@ def rm(name: str, data_dir: DataDir = DATA_DIR, url: Url = "") -> None:
     with open_desk(url, data_dir) as desk:
         freed = desk.remove(name)
     typer.echo(f"{name} removed" + ("" if freed is None else f", {freed} bytes freed"))
+
+
+def _plain(text: str) -> str:
+    """Names out of a file may hold what a terminal or a table would obey."""
+    from rich.markup import escape
+
+    return escape("".join(each if each.isprintable() else ascii(each)[1:-1] for each in text))

@@ -34,6 +34,8 @@ class HttpConfig:
     port: int = option(8000, "Port to listen on; 0 takes a free one.", least=0, most=65535)
     insecure: bool = option(False, "Answer any host, without keys, to whoever reaches the port.")
     max_body_bytes: int = option(4 << 20, "Largest request body.", least=1)
+    max_adapter_bytes: int = option(2 << 30, "Largest adapter uploaded or fetched from the hub.", least=1)
+    allow_hub: bool = option(False, "Let POST /v1/adapters fetch adapters from the hub.")
     max_open_requests: int = option(512, "Requests waiting or running; beyond them 503.", least=1)
     drain_seconds: int = option(
         20, "How long requests may still run once the server is told to stop.", least=0
@@ -62,5 +64,5 @@ class ServerConfig:
     data_dir: Path = option(Path("lorikeet-data"), "Where registered adapters are kept.")
     adapters_root: Path = option(Path(), "Adapters registered over HTTP must lie below this folder.")
     adapters: tuple[str, ...] = option(
-        (), "NAME=FOLDER to register at each start; may be repeated.", flag="adapter"
+        (), "NAME=FOLDER or NAME=org/name to register at each start; may be repeated.", flag="adapter"
     )

@@ -4,27 +4,42 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 from urllib.error import HTTPError, URLError
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 from urllib.request import Request, urlopen
 
-from lorikeet_adapters.errors import RefusedError
+from lorikeet_adapters.errors import AdapterRefused, RefusedError
+from lorikeet_adapters.finding import verdict
+from lorikeet_adapters.hub import is_repo, open_place
 from lorikeet_adapters.lock import holder_url
 from lorikeet_adapters.registry import AdapterRecord, Registry
-from lorikeet_adapters.source import open_folder
+from lorikeet_adapters.source import AdapterFiles, open_folder
 from lorikeet_adapters.store import CATALOGUE, Store, open_store
+from lorikeet_adapters.tar import pack_files
+from lorikeet_server.config import HttpConfig
 
 TIMEOUT_S = 120
 
 
-class Desk(Protocol):
-    """Records are those of GET /v1/adapters."""
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What the operator named: a folder, or a hub id at a revision."""
 
-    def add(self, folder: Path, name: str, replace: bool) -> dict[str, Any]: ...
+    word: str
+    revision: str = "main"
+
+
+class Desk(Protocol):
+    """Records are those of GET /v1/adapters, a verdict is that of its dry run."""
+
+    def add(self, place: Place, name: str, replace: bool) -> dict[str, Any]: ...
+    def check(self, place: Place) -> dict[str, Any]: ...
     def records(self) -> list[dict[str, Any]]: ...
     def remove(self, name: str) -> int | None: ...
 
@@ -35,9 +50,14 @@ class ServerDesk:
     def __init__(self, url: str) -> None:
         self._url = url.rstrip("/")
 
-    def add(self, folder: Path, name: str, replace: bool) -> dict[str, Any]:
-        source = {"type": "local", "path": str(folder.resolve())}
-        return self._call("POST", "/v1/adapters", {"name": name, "source": source, "replace": replace})
+    def add(self, place: Place, name: str, replace: bool) -> dict[str, Any]:
+        return self._send(place, {"name": name, "replace": replace}, {})
+
+    def check(self, place: Place) -> dict[str, Any]:
+        try:
+            return self._send(place, {}, {"dry_run": "true"})
+        except AdapterRefused as refused:  # here already: what is no adapter folder is not sent
+            return verdict(refused.findings)
 
     def records(self) -> list[dict[str, Any]]:
         listed: list[dict[str, Any]] = self._call("GET", "/v1/adapters")["data"]
@@ -47,43 +67,80 @@ class ServerDesk:
         freed: int | None = self._call("DELETE", f"/v1/adapters/{quote(name)}")["freed_bytes"]
         return freed
 
+    def _send(self, place: Place, fields: dict[str, Any], query: dict[str, str]) -> dict[str, Any]:
+        """A hub id as it is; a folder's two files as a tar, because the server may be another machine."""
+        if is_repo(place.word):
+            source = {"type": "hub", "repo": place.word, "revision": place.revision}
+            return self._call("POST", f"/v1/adapters?{urlencode(query)}", {**fields, "source": source})
+        told = {key: value if isinstance(value, str) else json.dumps(value) for key, value in fields.items()}
+        with open_folder(Path(place.word)) as files:
+            length, pieces = pack_files(files)
+            headers = {"content-type": "application/x-tar", "content-length": str(length)}
+            return self._open("POST", f"/v1/adapters?{urlencode(told | query)}", pieces, headers)
+
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         data = None if body is None else json.dumps(body).encode()
+        return self._open(method, path, data, {"content-type": "application/json"})
+
+    def _open(
+        self, method: str, path: str, data: bytes | Iterator[bytes] | None, headers: dict[str, str]
+    ) -> dict[str, Any]:
         try:
-            request = Request(self._url + path, data, {"content-type": "application/json"}, method=method)
+            request = Request(self._url + path, data, headers, method=method)
             with urlopen(request, timeout=TIMEOUT_S) as response:
                 answer: dict[str, Any] = json.load(response)
         except HTTPError as error:
             raise RefusedError(_reason(error.read(), error.code)) from error
         except (URLError, HTTPException, OSError, ValueError) as error:
-            raise RefusedError(
-                f"cannot reach a server at {self._url}: {getattr(error, 'reason', error)}"
-            ) from error
+            reason = getattr(error, "reason", error)
+            if isinstance(reason, BrokenPipeError | ConnectionResetError):
+                raise RefusedError(
+                    f"the server at {self._url} broke off the upload; is it over its --max-adapter-bytes?"
+                ) from error
+            raise RefusedError(f"cannot reach a server at {self._url}: {reason}") from error
         return answer
 
 
 class FolderDesk:
-    """Works on the data folder itself, against the base it was last served with."""
+    """Works on the data folder itself, against `model` or else the base it was last served with."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, model: str = "") -> None:
         self._store = store
-        self._source, self._name = store.base() or ("demo", "demo")
+        named = (model, Path(model).name) if model else None
+        self._source, self._name = named or store.base() or ("demo", "demo")
 
-    def add(self, folder: Path, name: str, replace: bool) -> dict[str, Any]:
-        from lorikeet_adapters.base_model import outline  # pulls torch, which listing does without
-        from lorikeet_adapters.check import Checker
-
-        registry = Registry(self._store, self._name, Checker(outline(self._source), self._name, self._source))
-        with open_folder(folder) as files:
+    def add(self, place: Place, name: str, replace: bool) -> dict[str, Any]:
+        registry = self._judging_registry()
+        with self._opened(place) as files:
             record, _ = registry.register(name, files, replace=replace)
         registry.close()
         return _wire(record)
+
+    def check(self, place: Place) -> dict[str, Any]:
+        registry = self._judging_registry()
+        try:
+            with self._opened(place) as files:
+                registry.judge(files)
+        except AdapterRefused as refused:
+            return verdict(refused.findings)
+        finally:
+            registry.close()
+        return verdict([])
 
     def records(self) -> list[dict[str, Any]]:
         return [_wire(record) for record in self._registry().records()]
 
     def remove(self, name: str) -> int | None:
         return self._registry().delete(name, timeout=0)
+
+    def _opened(self, place: Place) -> AbstractContextManager[AdapterFiles]:
+        return open_place(place.word, place.revision, self._store.intake, HttpConfig().max_adapter_bytes)
+
+    def _judging_registry(self) -> Registry:
+        from lorikeet_adapters.base_model import outline  # pulls torch, which listing does without
+        from lorikeet_adapters.check import Checker
+
+        return Registry(self._store, self._name, Checker(outline(self._source), self._name, self._source))
 
     def _registry(self) -> Registry:
         """For work that judges no files."""
@@ -114,6 +171,17 @@ def open_desk(url: str, data_dir: Path, *, may_make: bool = False) -> Iterator[D
         )
     with open_store(data_dir) as store:
         yield FolderDesk(store)
+
+
+@contextmanager
+def open_trial_desk(model: str, url: str, data_dir: Path) -> Iterator[Desk]:
+    """For `check` alone. Against a model that was named, or where there is no data folder, none is touched."""
+    if model or not (url or data_dir.exists()):
+        with TemporaryDirectory() as folder, open_store(Path(folder)) as store:
+            yield FolderDesk(store, model)
+        return
+    with open_desk(url, data_dir) as desk:
+        yield desk
 
 
 def _wire(record: AdapterRecord) -> dict[str, Any]:

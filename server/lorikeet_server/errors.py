@@ -5,6 +5,7 @@
         ├── RequestRefused            the body cannot be served as written; `param` names the field
         │   └── ContextTooLong        the prompt leaves no room to generate
         ├── BodyTooLarge              more bytes than the server reads
+        ├── BodyTooSlow               nothing of the body came for too long
         ├── HostForbidden             not addressed to this machine, or from a foreign page
         ├── MixUnusable               an adapter of the mix cannot be applied
         ├── ServerBusy                the queue is full
@@ -44,6 +45,10 @@ class ContextTooLong(RequestRefused):
 
 class BodyTooLarge(RequestError):
     """The body has more bytes than the server reads."""
+
+
+class BodyTooSlow(RequestError):
+    """The client began a body and stopped sending it."""
 
 
 class HostForbidden(RequestError):
@@ -101,6 +106,7 @@ TABLE: dict[type[LorikeetError], HttpError] = {
     RequestRefused: HttpError(400, INVALID, "invalid_request"),
     ContextTooLong: HttpError(400, INVALID, "context_length_exceeded"),
     BodyTooLarge: HttpError(413, INVALID, "body_too_large"),
+    BodyTooSlow: HttpError(408, INVALID, "body_too_slow"),
     HostForbidden: HttpError(403, "permission_error", "host_forbidden"),
     adapters.ComposeRefused: HttpError(422, INVALID, "invalid_composition"),
     MixUnusable: HttpError(422, INVALID, "adapter_refused"),

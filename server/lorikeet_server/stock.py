@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+from lorikeet_adapters.arrival import Intake
 from lorikeet_adapters.errors import LorikeetError, RefusedError
+from lorikeet_adapters.hub import is_repo, open_place
 from lorikeet_adapters.names import check_name
 from lorikeet_adapters.registry import Registry
 from lorikeet_adapters.source import open_folder
@@ -43,7 +45,7 @@ def warn_of_hidden(registry: Registry) -> None:
 
 
 def wanted_folders(texts: Sequence[str]) -> dict[str, Path]:
-    """`--adapter NAME=FOLDER` as read; the files' own check waits for the base.
+    """`--adapter NAME=FOLDER` as read; the files' own check waits for the base, and fetching a hub id too.
 
     Raises RefusedError naming the adapter.
     """
@@ -51,18 +53,20 @@ def wanted_folders(texts: Sequence[str]) -> dict[str, Path]:
     for text in texts:
         name, equals, folder = text.partition("=")
         if not equals:
-            raise RefusedError(f"--adapter {text}: write NAME=FOLDER")
+            raise RefusedError(f"--adapter {text}: write NAME=FOLDER or NAME=org/name")
         if name in wanted:
             raise RefusedError(f"--adapter {text}: the name stands twice")
-        with _about(name, Path(folder)), open_folder(Path(folder)):
+        with _about(name, Path(folder)), nullcontext() if is_repo(folder) else open_folder(Path(folder)):
             wanted[check_name(name)] = Path(folder)
     return wanted
 
 
-def register_wanted(registry: Registry, wanted: Mapping[str, Path]) -> None:
+def register_wanted(
+    registry: Registry, wanted: Mapping[str, Path], intake: Intake, max_bytes: int
+) -> None:
     """The operator's word on each start, so it replaces what is there. Raises RefusedError naming the adapter."""
     for name, folder in wanted.items():
-        with _about(name, folder), open_folder(folder) as files:
+        with _about(name, folder), open_place(str(folder), "main", intake, max_bytes) as files:
             registry.register(name, files, replace=True)
 
 

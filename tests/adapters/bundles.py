@@ -16,7 +16,9 @@ from lorikeet_adapters.store import Store
 def bundle(weights: str, rank: int = 2) -> AdapterFiles:
     """The same words are the same bytes: the same generation."""
     config = {"peft_type": "LORA", "r": rank, "lora_alpha": rank}
-    return AdapterFiles(json.dumps(config).encode(), io.BytesIO(weights.encode()), "folder")
+    return AdapterFiles(
+        json.dumps(config).encode(), io.BytesIO(weights.encode()), {"type": "local", "path": "folder"}
+    )
 
 
 class WordChecker:

@@ -87,7 +87,12 @@ def waiting(registry: Registry) -> threading.Event:
 def test_registering_makes_a_record(world: World) -> None:
     record, changed = world.registry.register("a", bundle("one", rank=5), metadata={"by": ["me"]})
     assert changed
-    assert (record.name, record.rank, record.ranks, record.source) == ("a", 5, {"q_proj": 5}, "folder")
+    assert (record.name, record.rank, record.ranks, dict(record.source)) == (
+        "a",
+        5,
+        {"q_proj": 5},
+        {"type": "local", "path": "folder"},
+    )
     assert (record.leases, record.metadata, record.warnings) == (0, {"by": ["me"]}, ())
     assert record.bytes == len("one")
     assert world.registry.record("a") == record

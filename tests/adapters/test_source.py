@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import socket
 from pathlib import Path
@@ -52,7 +53,9 @@ def test_a_folder_below_the_root(root: Path, path: str) -> None:
     folder = confine(root, path)
     assert folder == root / "mine"
     with open_folder(folder) as files:
-        assert (files.config, files.weights.read(), files.origin) == (b"{}", b"weights", "mine")
+        assert isinstance(files.weights, io.BufferedReader)
+        assert (files.config, files.weights.read()) == (b"{}", b"weights")
+        assert files.origin == {"type": "local", "path": "mine"}
     assert files.weights.closed
 
 

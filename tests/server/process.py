@@ -42,6 +42,11 @@ class ServerProcess:
             self._url = self._wait_until_ready(self._process)
         return self._url
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def end(self, number: signal.Signals) -> int:
         """Send a signal and return the exit code."""
         self.send(number)

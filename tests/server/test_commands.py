@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -11,6 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from lorikeet_adapters.store import Store
 from lorikeet_server.cli import main
@@ -66,6 +69,76 @@ def test_add_list_and_remove_through_the_server_that_holds_the_folder(
     assert "team/new" not in listed(run, "--url", process.url)
 
 
+def test_a_folder_anywhere_is_uploaded(
+    run: Run, process: ServerProcess, world: World, tmp_path: Path
+) -> None:
+    """The server may be another machine, so its adapters root says nothing about the caller's folders."""
+    folder = Path(shutil.copytree(world.adapters["triage"], tmp_path / "elsewhere"))
+    where = ("--url", process.url)
+    assert run("add", folder, "--name", "sent", *where)[0] == 0
+    assert run("add", world.adapters["triage"], "--name", "same", *where)[0] == 0
+    generations = listed(run, *where)
+    assert generations["sent"] == generations["same"]
+    for name in ("sent", "same"):
+        assert run("rm", name, *where)[0] == 0
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_check_says_every_reason_and_changes_nothing(
+    run: Run, process: ServerProcess, world: World, tmp_path: Path, offline: bool
+) -> None:
+    if offline:
+        with Store(tmp_path / "data") as store:
+            store.remember_base(str(world.base), "tiny")
+    where = ("--data-dir", tmp_path / "data") if offline else ("--url", process.url)
+    before = listed(run, *where)
+    folder = Path(shutil.copytree(world.adapters["triage"], tmp_path / "folder"))
+    assert run("check", folder, *where) == (0, f"{folder} would load\n", "")
+    code, out, _ = run("check", folder, "--json", *where)
+    assert (code, json.loads(out)) == (0, {"loadable": True, "findings": []})
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps({**config, "use_dora": True, "r\x1b[31m": 1}))
+    code, out, err = run("check", folder, *where)
+    assert code == 1
+    assert "use_dora" in out
+    assert "\x1b" not in out
+    assert err == f"lorikeet: {folder} would not load: 2 reasons\n"
+    code, out, _ = run("check", folder, "--json", *where)
+    assert [each["code"] for each in json.loads(out)["findings"]] == ["unsupported_option"] * 2
+    (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
+    code, out, _ = run("check", folder, "--json", *where)
+    (finding,) = json.loads(out)["findings"]
+    assert (code, finding["code"]) == (1, "pickle_only")
+    assert "lorikeet adapters convert" in finding["fix"]
+    assert listed(run, *where) == before
+
+
+def test_check_against_a_named_base_touches_no_data_folder(
+    run: Run, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run("check", world.adapters["formal"], "--model", world.base)[0] == 0
+    code, out, _ = run("check", world.adapters["formal"], "--json")  # the demo's, whose shapes differ
+    assert code == 1
+    assert {each["code"] for each in json.loads(out)["findings"]} <= {"module_not_in_base", "shape_mismatch"}
+    assert not list(tmp_path.iterdir())
+
+
+def test_convert_makes_an_adapter_that_loads(run: Run, world: World, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(world.adapters["formal"], tmp_path / "old"))
+    tensors = load_file(folder / "adapter_model.safetensors")
+    (folder / "adapter_model.safetensors").unlink()
+    torch.save(tensors, folder / "adapter_model.bin")
+    assert run("check", folder, "--model", world.base)[0] == 1
+    code, out, err = run("convert", folder, "--output", tmp_path / "new")
+    assert (code, err) == (0, "")
+    assert out.startswith(f"{tmp_path / 'new' / 'adapter_model.safetensors'}  {len(tensors)} tensors  ")
+    assert run("check", tmp_path / "new", "--model", world.base)[0] == 0
+    code, _, err = run("convert", folder, "--output", tmp_path / "new")
+    assert code == 1
+    assert err.count("\n") == 1
+
+
 def test_a_url_is_enough_and_may_come_from_the_environment(
     run: Run, process: ServerProcess, world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -83,8 +156,9 @@ def test_refusals_are_the_servers_words_on_one_line(run: Run, process: ServerPro
     assert run("add", formal, "--name", "kept", *where)[0] == 0
     for words, reason in {
         ("add", friendly, "--name", "kept"): "taken by other bytes",
-        ("add", world.base, "--name", "x"): "outside the adapters root",
+        ("add", world.base, "--name", "x"): "adapter_config.json",
         ("add", world.root, "--name", "x"): "adapter_config.json",
+        ("add", "org/name", "--name", "x"): "--allow-hub",
         ("add", formal, "--name", "a b"): "is no adapter name",
         ("rm", "nobody"): "does not exist",
         ("rm", BASE): "is the base model",

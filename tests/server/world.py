@@ -111,6 +111,7 @@ def make_server(
             stats=lambda: made.stats,
             http=http,
             adapters_root=world.root,
+            intake=store.intake,
         )
         yield Server(create_app(services, lifespan_of(bridge)), services, bridge, made, registry)
         registry.close()

@@ -52,4 +52,5 @@ def create_app(services: Services, lifespan: Lifespan | None = None) -> Starlett
         },
     )
     app.state.services = services
+    app.state.intakes = 0  # uploads and fetches going on
     return app

@@ -26,6 +26,9 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
     NEUTRAL: ClassVar[dict[str, tuple[Any, ...]]] = {}
     NO_EFFECT: ClassVar[frozenset[str]] = frozenset()
+    KINDS: ClassVar[frozenset[str]] = (
+        frozenset()
+    )  # which member of a union was meant; no part of a field's place
 
     @model_validator(mode="before")
     @classmethod
@@ -45,7 +48,7 @@ class Body(BaseModel):
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            reasons = [_reason(each) for each in error.errors(include_url=False)[:MAX_REASONS]]
+            reasons = [_reason(each, cls.KINDS) for each in error.errors(include_url=False)[:MAX_REASONS]]
             message = "; ".join(f"{param}: {text}" if param else text for param, text in reasons)
             raise RequestRefused(message, param=reasons[0][0] or None) from None
 
@@ -61,24 +64,30 @@ async def read_json(request: Request, max_bytes: int) -> dict[str, Any]:
 
 
 def parse_json(raw: bytes) -> dict[str, Any]:
-    """Strict JSON: no NaN, Infinity or number beyond a float, no lone surrogates, no key twice, an object at the top."""
+    """The body as an object of strict JSON. Raises RequestRefused."""
+    value = parse_value(raw, "the body")
+    if not isinstance(value, dict):
+        raise RequestRefused("the body must be a JSON object")
+    return value
+
+
+def parse_value(raw: bytes, what: str) -> object:
+    """Strict JSON: no NaN, Infinity or number beyond a float, no lone surrogates, no key twice. `what` is its name in messages."""
     try:
-        value = json.loads(
+        value: object = json.loads(
             raw.decode(), parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_unique
         )
         json.dumps(value, ensure_ascii=False).encode()  # fails on a lone surrogate
     except UnicodeError:
-        raise RequestRefused("the body is not valid UTF-8 text") from None
+        raise RequestRefused(f"{what} is not valid UTF-8 text") from None
     except RecursionError:
-        raise RequestRefused("the body is nested too deeply") from None
+        raise RequestRefused(f"{what} is nested too deeply") from None
     except json.JSONDecodeError as error:
-        raise RequestRefused(f"the body is not valid JSON: {error}") from None
+        raise RequestRefused(f"{what} is not valid JSON: {error}") from None
     except ValueError:  # Python's own bound on integers
-        raise RequestRefused("the body has a number of too many digits") from None
-    if not isinstance(value, dict):
-        raise RequestRefused("the body must be a JSON object")
+        raise RequestRefused(f"{what} has a number of too many digits") from None
     if _deeper_than(value, MAX_DEPTH):
-        raise RequestRefused(f"the body is nested deeper than {MAX_DEPTH} levels")
+        raise RequestRefused(f"{what} is nested deeper than {MAX_DEPTH} levels")
     return value
 
 
@@ -124,8 +133,11 @@ def _same(value: object, neutral: object) -> bool:
     return isinstance(value, bool) is isinstance(neutral, bool) and value == neutral
 
 
-def _reason(error: Any) -> tuple[str, str]:
-    param = ".".join(str(part) for part in error["loc"])
+def _reason(error: Any, kinds: frozenset[str]) -> tuple[str, str]:
+    place = [str(part) for part in error["loc"] if part not in kinds]
+    if error["type"].startswith("union_tag"):
+        place.append(error["ctx"]["discriminator"].strip("'"))
+    param = ".".join(place)
     if error["type"] == "extra_forbidden":
         return param, "this field is not supported"
     text = str(error["msg"])

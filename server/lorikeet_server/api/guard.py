@@ -13,19 +13,23 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lorikeet_server.api.envelope import on_error
+from lorikeet_server.api.uploads import FORM, TAR
 from lorikeet_server.errors import HostForbidden, RequestRefused
 
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 UNMATCHED = "other"
+UPLOAD_PATHS = frozenset({"/v1/adapters"})
+JSON = "application/json"
 
 
 class Guard:
     """`local_only` is on while no key protects the server: then a web page must not be able to drive it.
 
     A page elsewhere can point a name of its own at 127.0.0.1, so the Host header must be local, and
-    its Origin, when a browser sends one, too; and what changes state must be JSON, which a page
-    cannot send across origins without being asked for permission first.
+    its Origin, when a browser sends one, too; and what changes state must be of a kind that a page
+    cannot send across origins without being asked for permission first. JSON and tar are; a form is
+    not, so it must come from this very origin or carry a header that only a program sets.
     """
 
     def __init__(self, app: ASGIApp, *, local_only: bool, counter: Counter) -> None:
@@ -71,9 +75,23 @@ def _check_local(scope: Scope, headers: Headers) -> None:
     origin = headers.get("origin")
     if origin is not None and _hostname(origin) not in LOCAL_HOSTS:
         raise HostForbidden("requests from other origins are not allowed")
+    if scope["method"] == "POST":
+        _check_kind(scope["path"], headers)
+
+
+def _check_kind(path: str, headers: Headers) -> None:
     kind = headers.get("content-type", "").split(";")[0].strip().lower()
-    if scope["method"] == "POST" and kind != "application/json":
-        raise RequestRefused("send the body with content-type: application/json")
+    if path not in UPLOAD_PATHS:
+        if kind != JSON:
+            raise RequestRefused(f"send the body with content-type: {JSON}")
+    elif kind not in (JSON, FORM, TAR):
+        raise RequestRefused(f"send the body with content-type: {JSON}, {FORM} or {TAR}")
+    elif kind == FORM and "x-lorikeet" not in headers and not _is_same_origin(headers):
+        raise HostForbidden("send a form from this server's own page, or with the header x-lorikeet: 1")
+
+
+def _is_same_origin(headers: Headers) -> bool:
+    return urlsplit(headers.get("origin", "")).netloc == headers["host"]
 
 
 def _hostname(url: str) -> str | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from lorikeet_adapters.arrival import Intake
 from lorikeet_adapters.registry import Registry
 from lorikeet_server.config import HttpConfig
 from lorikeet_server.engine.request import Event, Request
@@ -68,3 +69,4 @@ class Services:
     stats: Callable[[], EngineStats]
     http: HttpConfig
     adapters_root: Path
+    intake: Intake

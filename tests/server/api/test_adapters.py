@@ -55,7 +55,7 @@ def test_the_record(client: TestClient, fresh: str, folder: Path) -> None:
     assert record["bytes"] > 0
     assert record["base"] == BASE
     assert record["leases"] == 0
-    assert record["source"] == "spoilt"
+    assert record["source"] == {"type": "local", "path": "spoilt"}
     assert record["warnings"] == []
     assert record["metadata"] == {"by": "me"}
     assert client.get(f"{ROUTE}/{fresh}").json() == record
@@ -169,7 +169,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"name": "a"}, "source"),
     ({"name": "a", "source": "formal"}, "source"),
     ({"name": 5, "source": {"type": "local", "path": "formal"}}, "name"),
-    ({"name": "a", "source": {"type": "hub", "repo": "org/name"}}, "source.type"),
+    ({"name": "a", "source": {"type": "s3", "repo": "org/name"}}, "source.type"),
     ({"name": "a", "source": {"type": "local", "path": ""}}, "source.path"),
     ({"name": "a", "source": {"type": "local", "path": "formal", "revision": "x"}}, "source.revision"),
     ({"name": "a", "source": {"type": "local", "path": "formal"}, "replace": 1}, "replace"),

@@ -1,0 +1,111 @@
+"""multipart/form-data as it streams by: files go to the upload, short text fields are kept.
+
+python-multipart parses; its callbacks hand the bytes on at once, so nothing is spooled elsewhere.
+"""
+
+from __future__ import annotations
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from lorikeet_adapters.errors import RefusedError
+from lorikeet_adapters.upload import FILES, Upload, bare_name, show
+
+MAX_PARTS = 64
+ENCODINGS = frozenset({b"", b"7bit", b"8bit", b"binary"})
+
+
+class FormReader:
+    """Feed it the body in pieces of any size, then `close`; `fields` has the text fields, undecoded.
+
+    Raises RefusedError for a form that cannot be read, AdapterRefused for a file that is none of an adapter's.
+    """
+
+    def __init__(self, boundary: bytes, upload: Upload, max_field_bytes: int) -> None:
+        self.fields: dict[str, bytes] = {}
+        self._upload = upload
+        self._room = max_field_bytes
+        self._parts = 0
+        self._whole = False
+        self._headers: dict[bytes, bytes] = {}
+        self._key = bytearray()
+        self._value = bytearray()
+        self._field: str | None = None  # None within a file
+        if not boundary:
+            raise RefusedError("the multipart content type names no boundary")
+        try:
+            self._parser = MultipartParser(
+                boundary,
+                {
+                    "on_part_begin": self._on_part,
+                    "on_header_field": lambda data, start, end: self._key.extend(data[start:end]),
+                    "on_header_value": lambda data, start, end: self._value.extend(data[start:end]),
+                    "on_header_end": self._on_header,
+                    "on_headers_finished": self._on_headers,
+                    "on_part_data": self._on_data,
+                    "on_part_end": self._on_part_end,
+                    "on_end": self._on_end,
+                },
+            )
+        except FormParserError as error:
+            raise RefusedError(f"the multipart boundary cannot be used: {error}") from None
+
+    def feed(self, data: bytes) -> None:
+        try:
+            self._parser.write(data)
+        except FormParserError as error:
+            raise RefusedError(f"the multipart body cannot be read: {error}") from None
+
+    def close(self) -> None:
+        if not self._whole:
+            raise RefusedError("the multipart body ends before its last boundary; send the whole body")
+
+    def _on_part(self) -> None:
+        self._parts += 1
+        if self._parts > MAX_PARTS:
+            raise RefusedError(f"the form has over {MAX_PARTS} parts")
+        self._headers.clear()
+
+    def _on_header(self) -> None:
+        key = bytes(self._key).strip().lower()
+        if key in self._headers:
+            raise RefusedError(f"a part has the header {show(key.decode('latin-1'))} twice")
+        self._headers[key] = bytes(self._value).strip()
+        self._key.clear()
+        self._value.clear()
+
+    def _on_headers(self) -> None:
+        kind, options = parse_options_header(self._headers.get(b"content-disposition"))
+        if kind != b"form-data" or b"name" not in options:
+            raise RefusedError("every part needs a header content-disposition: form-data with a name")
+        if self._headers.get(b"content-transfer-encoding", b"").lower() not in ENCODINGS:
+            raise RefusedError("a part is encoded; send the bytes as they are")
+        name = options[b"name"].decode("utf-8", "surrogateescape")
+        file = options.get(b"filename", b"").decode("utf-8", "surrogateescape")
+        if name in FILES or file:
+            self._field = None
+            self._upload.begin(name if name in FILES else bare_name(file)[1])
+            return
+        if name in self.fields:
+            raise RefusedError(f"the field {show(name)} is there twice")
+        self._field = name
+        self.fields[name] = b""
+
+    def _on_data(self, data: bytes, start: int, end: int) -> None:
+        part = memoryview(data)[start:end]
+        if self._field is None:
+            self._upload.write(part)
+            return
+        self._room -= len(part)
+        if self._room < 0:
+            raise RefusedError(
+                f"the form's text fields are too long; send files with a filename, as {sorted(FILES)}"
+            )
+        self.fields[self._field] += part
+
+    def _on_part_end(self) -> None:
+        if self._field is None:
+            self._upload.end()
+
+    def _on_end(self) -> None:
+        self._whole = True

@@ -1,0 +1,147 @@
+"""POST /v1/adapters with the files in the body: multipart or a plain tar, straight onto the store's disk."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Protocol
+
+from python_multipart.multipart import parse_options_header
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+
+from lorikeet_adapters.errors import RefusedError
+from lorikeet_adapters.form import FormReader
+from lorikeet_adapters.source import AdapterFiles
+from lorikeet_adapters.tar import TarReader
+from lorikeet_adapters.upload import Upload
+from lorikeet_server.api.body import parse_value
+from lorikeet_server.api.services import Services
+from lorikeet_server.errors import BodyTooLarge, BodyTooSlow, RequestRefused, ServerBusy
+
+FORM = "multipart/form-data"
+TAR = "application/x-tar"
+PIECE = 1 << 20  # bytes handed to a thread at once: a hash and a write of a millisecond
+SILENCE_S = 30.0
+MAX_INTAKES = 4
+TEXT_FIELDS = frozenset({"name"})  # every other field of a form or a query is JSON
+QUERY_ONLY = frozenset({"dry_run"})
+
+
+class Reader(Protocol):
+    """Takes the body apart as it comes."""
+
+    def feed(self, data: bytes) -> None: ...
+    def close(self) -> None: ...
+
+
+@contextmanager
+def one_of_few(http: Request) -> Iterator[None]:
+    """Uploads and fetches fill the disk and the threads, so only a few go on at once. Raises ServerBusy."""
+    state = http.app.state
+    if state.intakes >= MAX_INTAKES:
+        raise ServerBusy(f"{MAX_INTAKES} adapters are being uploaded or fetched; try again in a second")
+    state.intakes += 1
+    try:
+        yield
+    finally:
+        state.intakes -= 1
+
+
+def media_type(http: Request) -> str:
+    return http.headers.get("content-type", "").split(";")[0].strip().lower()
+
+
+@asynccontextmanager
+async def received(http: Request, services: Services) -> AsyncIterator[tuple[dict[str, Any], AdapterFiles]]:
+    """The fields and files of an upload; at the end of `with` nothing of it is left that the store did not take.
+
+    Raises BodyTooLarge, BodyTooSlow, RefusedError, or AdapterRefused for files that are no adapter's.
+    """
+    with one_of_few(http), services.intake.file() as weights:
+        upload = Upload(weights)
+        if media_type(http) == TAR:
+            reader: Reader = TarReader(upload)
+            await _pump(http, reader, services.http.max_adapter_bytes)
+            fields = {key: value.encode() for key, value in _query(http).items()}
+        else:
+            _, options = parse_options_header(http.headers["content-type"])
+            reader = form = FormReader(options.get(b"boundary", b""), upload, services.http.max_body_bytes)
+            await _pump(http, reader, services.http.max_adapter_bytes)
+            fields = form.fields
+        yield typed(fields), upload.files()
+
+
+def typed(fields: Mapping[str, bytes]) -> dict[str, Any]:
+    """Form fields as a JSON body would hold them: `replace=true`, `metadata={"team": "a"}`, a name as it is."""
+    return {
+        name: _text(name, value) if name in TEXT_FIELDS else parse_value(value, f"the field {name}")
+        for name, value in fields.items()
+    }
+
+
+def _text(name: str, value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise RequestRefused(f"the field {name} is not valid UTF-8 text", param=name) from None
+
+
+def _query(http: Request) -> dict[str, str]:
+    """A tar has no room for fields, so they stand in the query."""
+    pairs = [(key, value) for key, value in http.query_params.multi_items() if key not in QUERY_ONLY]
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise RequestRefused("a parameter of the query is there twice")
+    return fields
+
+
+async def _pump(http: Request, reader: Reader, max_bytes: int) -> None:
+    """The body into the reader, by a thread and a megabyte at a time.
+
+    A body that is refused is read to its end, within the limit: a client that is still sending would
+    see a broken connection instead of the reason.
+    """
+    _check_length(http, max_bytes)
+    pieces = _pieces(http, max_bytes)
+    try:
+        async for piece in pieces:
+            await run_in_threadpool(reader.feed, piece)
+        await run_in_threadpool(reader.close)
+    except RefusedError:
+        async for _ in pieces:
+            pass
+        raise
+
+
+async def _pieces(http: Request, max_bytes: int) -> AsyncIterator[bytes]:
+    gathered = bytearray()
+    total = 0
+    chunks = http.stream()
+    while True:
+        try:
+            async with asyncio.timeout(SILENCE_S):
+                chunk = await anext(chunks, None)
+        except TimeoutError:
+            raise BodyTooSlow(f"nothing of the body came for {SILENCE_S:.0f} s; send it again") from None
+        if chunk is None:
+            break
+        total += len(chunk)
+        if total > max_bytes:
+            raise BodyTooLarge(
+                f"the upload is over {max_bytes} bytes, the most that --max-adapter-bytes allows"
+            )
+        gathered += chunk
+        if len(gathered) >= PIECE:
+            yield bytes(gathered)
+            gathered.clear()
+    if gathered:
+        yield bytes(gathered)
+
+
+def _check_length(http: Request, max_bytes: int) -> None:
+    """Refuse by the length promised, before a byte is read; a body without one is counted as it comes."""
+    promised = http.headers.get("content-length", "")
+    if promised.isdigit() and int(promised) > max_bytes:
+        raise BodyTooLarge(f"the upload is over {max_bytes} bytes, the most that --max-adapter-bytes allows")
