@@ -19,6 +19,7 @@ SOURCES = sorted(
 # safetensors only: nothing that can run code from a file is imported anywhere in the product.
 BANNED_MODULES = frozenset({"pickle", "cPickle", "dill", "joblib", "cloudpickle", "marshal", "shelve"})
 BANNED_CALLS = frozenset({"torch.load", "numpy.load", "np.load", "eval", "exec"})
+CONVERTER = "unpickle.py"  # run by `lorikeet adapters convert` as a process of its own, imported by nobody
 
 
 def test_imports_keep_the_contracts() -> None:
@@ -59,7 +60,10 @@ def test_nothing_that_runs_code_from_files(path: Path) -> None:
     assert not BANNED_MODULES & set(imported(tree))
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
-            assert ast.unparse(node.func) not in BANNED_CALLS, ast.unparse(node)
+            call = ast.unparse(node.func)
+            is_converter = (path.name, call) == (CONVERTER, "torch.load")
+            assert call not in BANNED_CALLS or is_converter, ast.unparse(node)
+            assert not is_converter or "weights_only=True" in ast.unparse(node)
         if isinstance(node, ast.keyword) and node.arg == "trust_remote_code":
             assert not (isinstance(node.value, ast.Constant) and node.value.value), (
                 "an operator's flag, never a literal"
