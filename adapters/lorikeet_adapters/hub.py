@@ -29,7 +29,7 @@ QUIET = {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB
 
 
 class Fetch:
-    """One download, running from the start of `with` and killed at its end. Raises AdapterRefused."""
+    """One download, running from the start and killed at the end of `with`. Raises AdapterRefused."""
 
     def __init__(self, repo: str, revision: str, folder: Path, max_bytes: int) -> None:
         _check("source.repo", repo, REPO, "write org/name")
@@ -60,9 +60,16 @@ class Fetch:
 
 
 @contextmanager
+def fetching(repo: str, revision: str, folder: Path, max_bytes: int) -> Iterator[Fetch]:
+    """A download into `folder` for as long as `with` lasts; `wait` for it inside."""
+    with Fetch(repo, revision, folder, max_bytes) as fetch:
+        yield fetch
+
+
+@contextmanager
 def open_repo(repo: str, revision: str, intake: Intake, max_bytes: int) -> Iterator[AdapterFiles]:
     """Fetch and open both files; they are gone at the end. Raises AdapterRefused."""
-    with intake.scratch() as folder, Fetch(repo, revision, folder, max_bytes) as fetch:
+    with intake.scratch() as folder, fetching(repo, revision, folder, max_bytes) as fetch:
         origin = fetch.wait()
         with open_folder(folder) as files:
             yield replace(files, origin=origin)

@@ -97,10 +97,12 @@ def test_check_says_every_reason_and_changes_nothing(
     code, out, _ = run("check", folder, "--json", *where)
     assert (code, json.loads(out)) == (0, {"loadable": True, "findings": []})
     config = json.loads((folder / "adapter_config.json").read_text())
-    (folder / "adapter_config.json").write_text(json.dumps({**config, "use_dora": True, "r\x1b[31m": 1}))
+    (folder / "adapter_config.json").write_text(
+        json.dumps({**config, "layer_replication": [[0, 1]], "r\x1b[31m": 1})
+    )
     code, out, err = run("check", folder, *where)
     assert code == 1
-    assert "use_dora" in out
+    assert "layer_replication" in out
     assert "\x1b" not in out
     assert err == f"lorikeet: {folder} would not load: 2 reasons\n"
     code, out, _ = run("check", folder, "--json", *where)

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 
 from lorikeet_adapters.errors import AdapterRefused
 from lorikeet_adapters.finding import verdict
-from lorikeet_adapters.hub import Fetch
+from lorikeet_adapters.hub import fetching
 from lorikeet_adapters.lifecycle import AdapterState
 from lorikeet_adapters.names import check_name
 from lorikeet_adapters.registry import AdapterRecord
@@ -22,7 +22,7 @@ from lorikeet_adapters.source import AdapterFiles, confine, open_folder
 from lorikeet_server.api.body import Body, read_body
 from lorikeet_server.api.run import unless_gone
 from lorikeet_server.api.services import Services
-from lorikeet_server.api.uploads import FORM, TAR, media_type, one_of_few, received
+from lorikeet_server.api.uploads import FORM, TAR, media_type, one_of_few, received, threaded
 from lorikeet_server.errors import RequestRefused
 
 DELETE_WAIT_S = 30.0
@@ -132,7 +132,7 @@ async def _opened(
 async def _opened_source(http: Request, services: Services, source: Source) -> AsyncIterator[AdapterFiles]:
     if isinstance(source, LocalSource):
         folder = await run_in_threadpool(confine, services.adapters_root, source.path)
-        with open_folder(folder) as files:
+        async with threaded(open_folder(folder)) as files:
             yield files
         return
     if not services.http.allow_hub:
@@ -141,10 +141,10 @@ async def _opened_source(http: Request, services: Services, source: Source) -> A
             param="source.type",
         )
     limit = services.http.max_adapter_bytes
-    with one_of_few(http), services.intake.scratch() as scratch:
-        with Fetch(source.repo, source.revision, scratch, limit) as fetch:
+    async with one_of_few(http), threaded(services.intake.scratch()) as scratch:
+        async with threaded(fetching(source.repo, source.revision, scratch, limit)) as fetch:
             origin = await unless_gone(http, run_in_threadpool(fetch.wait))
-        with open_folder(scratch) as files:
+        async with threaded(open_folder(scratch)) as files:
             yield dataclasses.replace(files, origin=origin)
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager
+from typing import Any, Protocol, TypeVar
 
 from python_multipart.multipart import parse_options_header
 from starlette.concurrency import run_in_threadpool
@@ -20,6 +20,7 @@ from lorikeet_server.api.body import parse_value
 from lorikeet_server.api.services import Services
 from lorikeet_server.errors import BodyTooLarge, BodyTooSlow, RequestRefused, ServerBusy
 
+T = TypeVar("T")
 FORM = "multipart/form-data"
 TAR = "application/x-tar"
 PIECE = 1 << 20  # bytes handed to a thread at once: a hash and a write of a millisecond
@@ -36,8 +37,18 @@ class Reader(Protocol):
     def close(self) -> None: ...
 
 
-@contextmanager
-def one_of_few(http: Request) -> Iterator[None]:
+@asynccontextmanager
+async def threaded(manager: AbstractContextManager[T]) -> AsyncIterator[T]:
+    """Enter and leave by a thread: to open, and to delete two gigabytes, can take the disk a while."""
+    value = await run_in_threadpool(manager.__enter__)
+    try:
+        yield value
+    finally:
+        await run_in_threadpool(manager.__exit__, None, None, None)
+
+
+@asynccontextmanager
+async def one_of_few(http: Request) -> AsyncIterator[None]:
     """Uploads and fetches fill the disk and the threads, so only a few go on at once. Raises ServerBusy."""
     state = http.app.state
     if state.intakes >= MAX_INTAKES:
@@ -59,7 +70,7 @@ async def received(http: Request, services: Services) -> AsyncIterator[tuple[dic
 
     Raises BodyTooLarge, BodyTooSlow, RefusedError, or AdapterRefused for files that are no adapter's.
     """
-    with one_of_few(http), services.intake.file() as weights:
+    async with one_of_few(http), threaded(services.intake.file()) as weights:
         upload = Upload(weights)
         if media_type(http) == TAR:
             reader: Reader = TarReader(upload)

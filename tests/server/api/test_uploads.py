@@ -246,12 +246,14 @@ def test_a_dry_run_tells_and_changes_nothing(
 
     assert ask({}).json() == {"loadable": True, "findings": []}
     config = json.loads(files["adapter_config.json"])
-    answer = ask({"adapter_config.json": json.dumps({**config, "use_dora": True, "surprise": 1}).encode()})
+    answer = ask(
+        {"adapter_config.json": json.dumps({**config, "layer_replication": [[0, 1]], "surprise": 1}).encode()}
+    )
     assert answer.status_code == 200
     assert answer.json()["loadable"] is False
     assert [(each["code"], each["field"]) for each in answer.json()["findings"]] == [
+        ("unsupported_option", "layer_replication"),
         ("unsupported_option", "surprise"),
-        ("unsupported_option", "use_dora"),
     ]
     assert all(
         set(each) == {"field", "module", "code", "message", "fix"} for each in answer.json()["findings"]
