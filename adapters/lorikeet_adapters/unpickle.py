@@ -37,11 +37,17 @@ def main() -> None:
         answer: dict[str, object] = {"tensors": len(tensors), "bytes": Path(request["output"]).stat().st_size}
     except Refused as refused:
         answer = {"refused": str(refused)}
-    except MemoryError:
-        answer = {"refused": "it needs far more memory than its size"}
-    except Exception:
+    except Exception as error:
         traceback.print_exc()
-        answer = {"refused": "it is no pickle of tensors alone, or a damaged one"}
+        is_memory = isinstance(error, MemoryError) or "allocate memory" in str(
+            error
+        )  # torch's is a RuntimeError
+        reason = (
+            "it needs far more memory than its size"
+            if is_memory
+            else "it is no pickle of tensors alone, or a damaged one"
+        )
+        answer = {"refused": reason}
     print(json.dumps(answer))
 
 
