@@ -92,12 +92,9 @@ class ServerDesk:
         except HTTPError as error:
             raise RefusedError(_reason(error.read(), error.code)) from error
         except (URLError, HTTPException, OSError, ValueError) as error:
-            reason = getattr(error, "reason", error)
-            if isinstance(reason, BrokenPipeError | ConnectionResetError):
-                raise RefusedError(
-                    f"the server at {self._url} broke off the upload; is it over its --max-adapter-bytes?"
-                ) from error
-            raise RefusedError(f"cannot reach a server at {self._url}: {reason}") from error
+            raise RefusedError(
+                f"cannot reach a server at {self._url}: {getattr(error, 'reason', error)}"
+            ) from error
         return answer
 
 

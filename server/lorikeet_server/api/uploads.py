@@ -11,7 +11,6 @@ from python_multipart.multipart import parse_options_header
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
-from lorikeet_adapters.errors import RefusedError
 from lorikeet_adapters.form import FormReader
 from lorikeet_adapters.source import AdapterFiles
 from lorikeet_adapters.tar import TarReader
@@ -111,19 +110,13 @@ def _query(http: Request) -> dict[str, str]:
 async def _pump(http: Request, reader: Reader, max_bytes: int) -> None:
     """The body into the reader, by a thread and a megabyte at a time.
 
-    A body that is refused is read to its end, within the limit: a client that is still sending would
-    see a broken connection instead of the reason.
+    What is refused half-way is answered at once; uvicorn reads the rest and drops it, so a client that
+    is still sending sees the reason and no broken connection.
     """
     _check_length(http, max_bytes)
-    pieces = _pieces(http, max_bytes)
-    try:
-        async for piece in pieces:
-            await run_in_threadpool(reader.feed, piece)
-        await run_in_threadpool(reader.close)
-    except RefusedError:
-        async for _ in pieces:
-            pass
-        raise
+    async for piece in _pieces(http, max_bytes):
+        await run_in_threadpool(reader.feed, piece)
+    await run_in_threadpool(reader.close)
 
 
 async def _pieces(http: Request, max_bytes: int) -> AsyncIterator[bytes]:
