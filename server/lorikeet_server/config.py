@@ -62,7 +62,7 @@ class ServerConfig:
     http: HttpConfig = field(default_factory=HttpConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     data_dir: Path = option(Path("lorikeet-data"), "Where registered adapters are kept.")
-    adapters_root: Path = option(Path(), "Adapters registered over HTTP must lie below this folder.")
+    adapters_root: Path = option(Path(), "Folders registered by path over HTTP must lie below this folder.")
     adapters: tuple[str, ...] = option(
         (), "NAME=FOLDER or NAME=org/name to register at each start; may be repeated.", flag="adapter"
     )

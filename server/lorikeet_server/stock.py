@@ -61,9 +61,7 @@ def wanted_folders(texts: Sequence[str]) -> dict[str, Path]:
     return wanted
 
 
-def register_wanted(
-    registry: Registry, wanted: Mapping[str, Path], intake: Intake, max_bytes: int
-) -> None:
+def register_wanted(registry: Registry, wanted: Mapping[str, Path], intake: Intake, max_bytes: int) -> None:
     """The operator's word on each start, so it replaces what is there. Raises RefusedError naming the adapter."""
     for name, folder in wanted.items():
         with _about(name, folder), open_place(str(folder), "main", intake, max_bytes) as files:

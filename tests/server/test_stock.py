@@ -24,6 +24,7 @@ from lorikeet_server.stock import (
     wanted_folders,
     warn_of_hidden,
 )
+from tests.adapters.hub import COMMIT, Repo, run_hub
 
 
 def accept(spec: AdapterSpec, weights: Path) -> AdapterFacts:
@@ -42,7 +43,7 @@ def start(data: Path, *wanted: str, base: str = "demo") -> dict[str, str]:
     """What is registered after a start of the demo."""
     with opened(data, base) as (registry, store):
         offer_embedded(registry, store)
-        register_wanted(registry, wanted_folders(wanted))
+        register_wanted(registry, wanted_folders(wanted), store.intake, 1 << 20)
         return meanings(registry)
 
 
@@ -153,3 +154,23 @@ def test_an_adapter_that_a_renamed_base_hides_is_named(data: Path, caplog: pytes
         with opened(data, base) as (registry, _):
             warn_of_hidden(registry)
         assert ("the adapter triage cannot be reached" in caplog.text) is warned
+
+
+def test_a_hub_id_is_fetched_when_the_registry_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert wanted_folders(["mine=acme/support"]) == {"mine": Path("acme/support")}
+    with run_hub() as hub, opened(tmp_path / "data") as (registry, store):
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+        hub.repos["acme/support"] = Repo(
+            {
+                "adapter_config.json": b'{"peft_type": "LORA", "r": 1, "lora_alpha": 1}',
+                "adapter_model.safetensors": b"x",
+            }
+        )
+        register_wanted(registry, wanted_folders(["mine=acme/support"]), store.intake, 1 << 20)
+        assert registry.record("mine").source["commit"] == COMMIT
+        with pytest.raises(RefusedError, match="--adapter mine=acme/nobody: acme/nobody does not exist"):
+            register_wanted(registry, wanted_folders(["mine=acme/nobody"]), store.intake, 1 << 20)
