@@ -254,8 +254,8 @@ def test_a_dry_run_tells_and_changes_nothing(
     assert answer.status_code == 200
     assert answer.json()["loadable"] is False
     assert [(each["code"], each["field"]) for each in answer.json()["findings"]] == [
+        ("unknown_key", "surprise"),
         ("unsupported_option", "layer_replication"),
-        ("unsupported_option", "surprise"),
     ]
     assert all(
         set(each) == {"field", "module", "code", "message", "fix"} for each in answer.json()["findings"]
