@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from lorikeet_server.engine.request import Event, Finished, FinishReason, Request, Token
@@ -110,6 +110,13 @@ class _EngineCollector(Collector):
         }
         for name, (text, value) in plain.items():
             yield GaugeMetricFamily(name, text, value=value)
+        counted = {
+            "lorikeet_adapter_loads": ("Adapters read from the disk.", now.loads),
+            "lorikeet_adapter_load_failures": ("Reads of adapters that failed.", now.failed_loads),
+            "lorikeet_adapter_evictions": ("Adapters that made room for others.", now.evictions),
+        }
+        for name, (text, value) in counted.items():
+            yield CounterMetricFamily(name, text, value=value)
         adapters = GaugeMetricFamily(
             "lorikeet_adapters_near", "Adapters off the disk, by state.", labels=["state"]
         )

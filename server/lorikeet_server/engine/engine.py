@@ -83,7 +83,7 @@ class Engine:
         self._loader = Loader(fetch, self._commands.put)
         self._stopping = False
         self._steps = 0
-        self._evictions = 0
+        self._loads = self._failed_loads = self._evictions = 0
 
     # Any thread.
 
@@ -202,12 +202,14 @@ class Engine:
     def _arrived(self, load: Load, weights: AdapterWeights) -> None:
         if not self._scheduler.expects(load):
             return  # retired while it was read
+        self._loads += 1
         self.runner.hold(load.generation, weights)
         self._scheduler.adapter_loaded(load.generation, weights.rank, blends=not weights.is_dora)
         self._fail_unservable()
 
     def _missing(self, load: Load, failure: Failure) -> None:
         if self._scheduler.expects(load):
+            self._failed_loads += 1
             for request_id in self._scheduler.adapter_failed(load.generation):
                 self._finish(request_id, Ending(RequestEvent.FAIL), failure)
 
@@ -291,6 +293,8 @@ class Engine:
             cache_bytes=self.runner.cache_bytes,
             adapter_bytes=self.runner.rank_rows.bytes,
             steps=self._steps,
+            loads=self._loads,
+            failed_loads=self._failed_loads,
             evictions=self._evictions,
             adapters=self._residency.states(),
         )

@@ -21,5 +21,7 @@ class EngineStats:
     cache_bytes: int = 0
     adapter_bytes: int = 0
     steps: int = 0
+    loads: int = 0
+    failed_loads: int = 0
     evictions: int = 0
     adapters: Mapping[str, AdapterState] = field(default_factory=dict)
