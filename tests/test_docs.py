@@ -38,6 +38,7 @@ def test_every_flag_is_documented(flag: str) -> None:
         "adapters convert",
         "adapters list",
         "adapters rm",
+        *(f"adapters {each}" for each in ("show", "history", "rollback", "pin", "alias")),
     ],
 )
 def test_every_command_and_its_flags_are_documented(command: str) -> None:
@@ -60,7 +61,7 @@ def whole_app() -> typer.Typer:
 
 @pytest.mark.parametrize("path", sorted({route.path.replace("{name:path}", "{name}") for route in ROUTES}))
 def test_every_route_is_documented(path: str) -> None:
-    assert re.search(rf"`(GET|POST|DELETE) {re.escape(path)}`", REFERENCE)
+    assert re.search(rf"`(GET|POST|PUT|PATCH|DELETE) {re.escape(path)}`", REFERENCE)
 
 
 @pytest.mark.parametrize("code", sorted({row.code for row in TABLE.values()} | FAILURES.keys()))

@@ -11,6 +11,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Self
 
+from lorikeet_adapters.errors import BlobTooLarge
+
 CHUNK = 1 << 20
 
 
@@ -65,13 +67,18 @@ class Intake:
         return Arrival(self._folder / uuid.uuid4().hex)
 
     @contextmanager
-    def take(self, source: BinaryIO | Arrival) -> Iterator[Arrival]:
-        """A copy of a stream, for as long as `with` lasts; a file that has arrived is the caller's own and stays."""
+    def take(self, source: BinaryIO | Arrival, limit: int) -> Iterator[Arrival]:
+        """A copy of a stream, for as long as `with` lasts; a file that has arrived is the caller's own and stays.
+
+        Raises BlobTooLarge beyond `limit` bytes.
+        """
         if isinstance(source, Arrival):
+            _check_size(source.size, limit)
             yield source
             return
         with self.file() as copy:
             while chunk := source.read(CHUNK):
+                _check_size(copy.size + len(chunk), limit)
                 copy.write(chunk)
             yield copy
 
@@ -96,3 +103,8 @@ class Intake:
             else:
                 leftover.unlink()
         return freed
+
+
+def _check_size(size: int, limit: int) -> None:
+    if size > limit:
+        raise BlobTooLarge(limit)

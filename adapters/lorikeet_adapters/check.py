@@ -11,7 +11,7 @@ from lorikeet_adapters.checkpoint import read_tensor
 from lorikeet_adapters.errors import AdapterRefused
 from lorikeet_adapters.finding import Finding
 from lorikeet_adapters.outline import Outline
-from lorikeet_adapters.registry import AdapterFacts
+from lorikeet_adapters.record import AdapterFacts
 from lorikeet_adapters.spec import AdapterSpec
 from lorikeet_adapters.tensors import read_copies
 from lorikeet_adapters.weights import AdapterWeights, load_weights

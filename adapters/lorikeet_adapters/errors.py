@@ -6,9 +6,17 @@
     │   ├── BaseModelRefused    a folder that is no servable base model
     │   ├── ComposeRefused      adapters that cannot be combined in this way
     │   ├── MixRefused          a mix that cannot be read or is out of bounds
-    │   └── NameRefused         a name that breaks the naming rule or shadows another
+    │   ├── NameRefused         a name that breaks the naming rule
+    │   ├── AliasRefused        targets that an alias cannot have
+    │   └── BlobTooLarge        a file beyond what the data folder takes
     ├── AdapterNotFound         nothing is registered under this name
+    ├── GenerationNotFound      the name has no such generation on disk
     ├── AdapterConflict         the name is taken by other bytes
+    │   └── NameTaken           the name belongs to the base, an alias or an adapter
+    ├── PinRefused              more pinned adapters than the device has rows for
+    ├── AdapterChanged          the name means another generation than the caller expected
+    ├── AdapterInUse            requests or aliases still need it
+    ├── AdapterIncompatible     registered for another base, and does not fit this one
     └── StoreError              the data folder itself
         └── StoreLocked         another process holds it
 
@@ -61,7 +69,18 @@ class MixRefused(RefusedError):
 
 
 class NameRefused(RefusedError):
-    """A name breaks the naming rule or belongs to the base model."""
+    """A name breaks the naming rule."""
+
+
+class AliasRefused(RefusedError):
+    """An alias cannot have these targets."""
+
+
+class BlobTooLarge(RefusedError):
+    """A file has more bytes than the data folder takes."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"a file of the adapter is over {limit} bytes, the most that is taken")
 
 
 class AdapterNotFound(LorikeetError):
@@ -72,8 +91,37 @@ class AdapterNotFound(LorikeetError):
         super().__init__(f"the model `{name}` does not exist; GET /v1/models lists what does")
 
 
+class GenerationNotFound(LorikeetError):
+    """The name has no such generation on disk, never had it, or had it too long ago."""
+
+    def __init__(self, name: str, generation: str) -> None:
+        super().__init__(
+            f"`{name}` has no generation {generation[:64]!r} on disk; its history says which ones are kept"
+        )
+
+
 class AdapterConflict(LorikeetError):
     """The name is taken by an adapter with other bytes."""
+
+
+class NameTaken(AdapterConflict):
+    """Adapters, aliases and the base share one namespace, and the name is another's in it."""
+
+
+class PinRefused(LorikeetError):
+    """The pinned adapters together would need more rank rows than there are."""
+
+
+class AdapterChanged(LorikeetError):
+    """The name means another generation than the caller expected, or nothing."""
+
+
+class AdapterInUse(LorikeetError):
+    """Running requests, an alias or another change still need the adapter."""
+
+
+class AdapterIncompatible(LorikeetError):
+    """The adapter was registered for another base and does not fit the one served now."""
 
 
 class StoreError(LorikeetError):

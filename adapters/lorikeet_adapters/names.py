@@ -8,6 +8,7 @@ from lorikeet_adapters.errors import NameRefused
 
 MAX_BYTES = 128
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*(/[A-Za-z0-9][A-Za-z0-9._:-]*)?")
+RESERVED = ("activate", "history")  # /v1/adapters/history/NAME is a route of its own
 
 
 def check_name(name: str) -> str:
@@ -17,4 +18,7 @@ def check_name(name: str) -> str:
             f"{name[:MAX_BYTES]!r} is no adapter name: letters, digits and ._:- with at most one slash, "
             f"starting with a letter or digit, {MAX_BYTES} bytes at most"
         )
+    owner, slash, _ = name.partition("/")
+    if slash and owner in RESERVED:
+        raise NameRefused(f"{name!r} would be hidden by the route /v1/adapters/{owner}; choose another owner")
     return name

@@ -1,107 +1,132 @@
-"""The one answer to "what does this name mean now", and who is still using what it meant before."""
+"""The one answer to "what does this name mean now", and everything that changes it."""
 
 from __future__ import annotations
 
-import hashlib
-import io
 import logging
+import math
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 
-from lorikeet_adapters.errors import AdapterConflict, AdapterNotFound, MixRefused, NameRefused, StoreError
+from lorikeet_adapters.admission import Admission
+from lorikeet_adapters.alias import check_shares
+from lorikeet_adapters.errors import (
+    AdapterIncompatible,
+    AdapterInUse,
+    AdapterNotFound,
+    NameRefused,
+    PinRefused,
+)
 from lorikeet_adapters.mix import Mix, Term
 from lorikeet_adapters.names import check_name
+from lorikeet_adapters.notes import KEEP_GENERATIONS
+from lorikeet_adapters.record import (
+    AdapterFacts,
+    AdapterFilesOnDisk,
+    AdapterRecord,
+    Checker,
+    Freed,
+    Memory,
+    total,
+)
 from lorikeet_adapters.source import AdapterFiles
-from lorikeet_adapters.spec import AdapterSpec, canonical_config, parse_spec
-from lorikeet_adapters.store import Store, StoredGeneration, StoredName
+from lorikeet_adapters.spec import parse_spec
+from lorikeet_adapters.store import Store
+from lorikeet_adapters.stored import (
+    Change,
+    HistoryEvent,
+    StoredAlias,
+    StoredEvent,
+    StoredGeneration,
+    StoredName,
+    Target,
+)
+from lorikeet_adapters.usage import Settled, Usage
 
 log = logging.getLogger("lorikeet")
 
 
-@dataclass(frozen=True, slots=True)
-class AdapterFacts:
-    """What checking the weights against the base found."""
-
-    ranks: Mapping[str, int]
-    bytes: int
-    warnings: tuple[str, ...] = ()
-
-
-class Checker(Protocol):
-    """Reads a weights file against the served base; raises AdapterRefused with every reason.
-
-    Handed in, because it needs tensors and this module is imported where torch must not be.
-    """
-
-    def __call__(self, spec: AdapterSpec, weights: Path) -> AdapterFacts: ...
-
-
-@dataclass(frozen=True, slots=True)
-class AdapterRecord:
-    """One registered name. Ranks map modules to ranks; times are seconds since the epoch."""
-
-    name: str
-    generation: str
-    ranks: Mapping[str, int]
-    bytes: int
-    source: Mapping[str, str]
-    created: float
-    leases: int
-    warnings: tuple[str, ...] = ()
-    metadata: Mapping[str, object] = field(default_factory=dict)
-
-    @property
-    def rank(self) -> int:
-        return max(self.ranks.values())
-
-
-@dataclass(frozen=True, slots=True)
-class AdapterFilesOnDisk:
-    """A generation as the loader needs it."""
-
-    spec: AdapterSpec
-    weights: Path
-
-
-def ignore_retirement(generation: str) -> None:
-    """For a registry without an engine behind it."""
-
-
 class Registry:
-    """Names, generations and leases over one store. Every method may be called from any thread.
+    """Names, generations, aliases and leases over one store. Every method may be called from any thread.
 
-    `on_retired(generation)` is called once nobody names or leases a generation any more.
+    `fingerprint` is the served base's: adapters checked against another are checked again here, and those
+    that do not fit stay and are refused by name. `keep` is how many generations of a name stay on disk.
+    `expected`, wherever it is taken, makes the change a compare-and-swap: AdapterChanged unless the name
+    means this generation, or for `*` anything. A change that raises has changed nothing.
     """
 
-    def __init__(self, store: Store, base_name: str, check: Checker) -> None:
+    def __init__(
+        self,
+        store: Store,
+        base_name: str,
+        check: Checker,
+        *,
+        fingerprint: str = "",
+        keep: int = KEEP_GENERATIONS,
+    ) -> None:
         self.base_name = base_name
-        self._store = store
-        self._check = check
-        self.on_retired: Callable[[str], None] = ignore_retirement
-        self._writing = threading.Lock()  # one registration or deletion at a time
-        self._changed = threading.Condition()  # guards the maps below
-        self._names: dict[str, StoredName] = {stored.name: stored for stored in store.names()}
-        self._generations: dict[str, StoredGeneration] = store.generations()
-        self._leases: Counter[str] = Counter()
-        self._awaited: Counter[str] = Counter()  # generations that a `delete` waits for and will free
-        self._janitor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="registry-janitor")
+        self.store = store
+        self._keep = keep
+        self._rows: float = math.inf
+        self._admission = Admission(store, check, fingerprint)
+        self._admitting = threading.Lock()  # one adapter is copied in and checked at a time
+        self._writing = threading.Lock()  # one change of the directory at a time
+        self._usage = Usage(store, self._admission.read(base_name), self._writing)
+
+    def attach(
+        self, on_retired: Callable[[str], Future[Memory]], on_pinned: Callable[[str, bool], None], rows: int
+    ) -> None:
+        """Whom to tell what leaves the device and what must stay on it; told at once what is pinned now.
+
+        `rows` is how many rank rows the pinned may take together.
+        """
+        with self._writing:
+            self._rows = rows
+            self._usage.attach(on_retired, on_pinned)
 
     def is_name(self, name: str) -> bool:
-        return name == self.base_name or name in self._names
+        return name in self._usage.directory
 
     def records(self) -> list[AdapterRecord]:
-        with self._changed:
-            return [self._record(stored) for _, stored in sorted(self._names.items())]
+        return self._usage.records()
 
     def record(self, name: str) -> AdapterRecord:
-        with self._changed:
-            return self._record(self._named(name))
+        return self._usage.records([name])[0]
+
+    def aliases(self) -> list[StoredAlias]:
+        return [alias for _, alias in sorted(self._usage.directory.aliases.items())]
+
+    def alias(self, name: str) -> StoredAlias:
+        try:
+            return self._usage.directory.aliases[name]
+        except KeyError:
+            raise AdapterNotFound(name) from None
+
+    def history(self, name: str, limit: int = 100, before: int | None = None) -> list[StoredEvent]:
+        """Events of a name, newest first, also of one that is gone; `before` an event's id, those older.
+
+        Raises AdapterNotFound for a name nothing ever happened to.
+        """
+        found = self.store.catalogue.history(name, limit, before)
+        if not found and before is None:
+            raise AdapterNotFound(name)
+        return found
+
+    def lease(self, terms: Iterable[Term], count: int = 1, user: str | None = None) -> Mix:
+        """Names into generations, held until `count` calls of `release`; see `Usage.lease`."""
+        return self._usage.lease(terms, count, user)
+
+    def release(self, mix: Mix) -> None:
+        """End a lease, at the request's terminal event; never waits for the disk."""
+        self._usage.release(mix)
+
+    def locate(self, generation: str) -> AdapterFilesOnDisk:
+        """Where the loader finds a generation. Raises AdapterNotFound when it is gone."""
+        stored = self._usage.directory.generations.get(generation)
+        if stored is None:
+            raise AdapterNotFound(generation[:12])
+        return self._admission.files(stored)
 
     def register(
         self,
@@ -109,182 +134,165 @@ class Registry:
         files: AdapterFiles,
         *,
         replace: bool = False,
+        expected: str | None = None,
         metadata: Mapping[str, object] | None = None,
+        pinned: bool | None = None,
+        provenance: Mapping[str, object] | None = None,
     ) -> tuple[AdapterRecord, bool]:
         """Check the files and make `name` mean them; returns the record and whether anything changed.
 
-        The same bytes under the same name are a no-op, but for metadata that is given and differs. Raises
-        AdapterRefused, AdapterConflict or NameRefused, and then nothing has changed.
+        The same bytes under the same name are a no-op, but for metadata or a pin that is given and differs.
+        Other bytes need `replace` or `expected`. Raises AdapterRefused, BlobTooLarge, AdapterConflict,
+        AdapterChanged, AdapterInUse or NameRefused.
         """
-        if check_name(name) == self.base_name:
-            raise NameRefused(f"`{name}` is the base model's own name")
+        self._usage.directory.check_free(check_name(name), "adapter")
         spec = parse_spec(files.config)
-        with self._writing:
-            generation = self._admit(spec, files)
-            known = self._names.get(name)
-            same = known is not None and known.generation == generation.generation
-            if known is not None and same and metadata in (None, known.details["metadata"]):
-                return self.record(name), False
-            if known is not None and not same and not replace:
-                if generation.generation not in self._generations:
-                    self._store.discard(generation.config, generation.weights)
-                raise AdapterConflict(
-                    f"`{name}` is taken by other bytes; send replace, or choose another name"
-                )
-            details: dict[str, object] = {
-                "source": dict(files.origin),
-                "metadata": dict(metadata or {}),
-                "warnings": list(files.warnings),
-            }
-            stored = StoredName(name, generation.generation, details, time.time())
-            self._commit(generation, stored, "replaced" if known else "registered")
-            with self._changed:
-                self._names[name] = stored
-                self._generations[generation.generation] = generation
-                record = self._record(stored)
-        log.info("%s %s, generation %s", "replaced" if known else "registered", name, record.generation[:12])
-        if known is not None:
-            self._retire_if_unused(known.generation)
-        return record, True
+        said = {"metadata": metadata, "pinned": pinned}
+        with self._admitting, self.store.incoming() as arriving:
+            known = self._usage.directory.generations
+            generation = self._admission.admit(spec, files, arriving, known)
+            with self._writing:
+                new = {
+                    "source": dict(files.origin),
+                    "provenance": provenance,
+                    "warnings": list(files.warnings),
+                }
+                event = self._usage.directory.claim(name, generation.generation, replace, expected)
+                changed = self._point(name, generation, event, new if event else {}, said)
+                return self.record(name), changed
 
     def judge(self, files: AdapterFiles) -> AdapterFacts:
         """What `register` would learn of the files, or AdapterRefused with every reason; nothing is kept."""
-        spec = parse_spec(files.config)
-        with self._store.intake.take(files.weights) as weights:
-            weights.seal()
-            return self._check(spec, weights.path)
+        return self._admission.judge(files)
 
-    def delete(self, name: str, timeout: float) -> int | None:
-        """Forget `name`, wait up to `timeout` seconds for its leases, free its bytes.
+    def activate(self, name: str, generation: str, expected: str | None = None) -> tuple[AdapterRecord, bool]:
+        """Make `name` mean one of its former generations again; returns the record and whether that changed anything.
 
-        Returns the bytes freed, 0 while another name means the same bytes, or None when leases outlived
-        the wait: then the last release frees them. Raises AdapterNotFound for an unknown name, NameRefused
-        for the base's.
+        Raises GenerationNotFound, AdapterIncompatible, AdapterChanged or AdapterInUse.
         """
-        if name == self.base_name and name not in self._names:
+        with self._writing:
+            stored = self._usage.directory.changeable(name, expected)
+            known = self._usage.directory.having(name, generation)
+            found = self._usage.directory.generations[generation]
+            if found.findings:
+                raise AdapterIncompatible(
+                    f"generation {generation[:12]} of `{name}` does not fit the base: {found.findings[0]['message']}"
+                )
+            since = self.store.catalogue.registered_at
+            older = since(name, generation) < since(name, known.generation)
+            event = HistoryEvent.ROLLED_BACK if older else HistoryEvent.ACTIVATED
+            changed = generation != stored.generation
+            if changed:
+                self._point(name, found, event, {}, {})
+            return self.record(name), changed
+
+    def update(
+        self,
+        name: str,
+        *,
+        pinned: bool | None = None,
+        metadata: Mapping[str, object] | None = None,
+        expected: str | None = None,
+    ) -> AdapterRecord:
+        """Change what is said about an adapter, not its bytes."""
+        with self._writing:
+            stored = self._usage.directory.changeable(name, expected)
+            generation = self._usage.directory.generations[stored.generation]
+            self._point(name, generation, None, {}, {"metadata": metadata, "pinned": pinned})
+            return self.record(name)
+
+    def delete(self, name: str, timeout: float, expected: str | None = None) -> Freed:
+        """Wait up to `timeout` seconds for running requests, then forget `name` and free its bytes.
+
+        New requests do not find the name meanwhile. Bytes that another name needs stay. Raises
+        AdapterNotFound, AdapterChanged, and AdapterInUse when an alias sends requests here or requests
+        outlast the wait: then the name is as it was.
+        """
+        if name == self.base_name:
             raise NameRefused(f"`{name}` is the base model; it stays as long as the server runs")
         with self._writing:
-            with self._changed:
-                generation = self._named(name).generation
-            self._store.remove(name)
-            with self._changed:
-                del self._names[name]
-        log.info("removed %s, generation %s", name, generation[:12])
-        with self._changed:
-            self._awaited[generation] += 1
+            stored = self._usage.directory.changeable(name, expected)
+            if aliases := self._usage.directory.aliases_of(name):
+                raise AdapterInUse(f"`{name}` is a target of the alias `{aliases[0]}`; change that first")
+            self._usage.become(self._usage.directory.leave(name))
+        running = self._usage.wait_for(name, timeout)
+        with self._writing:
             try:
-                quiet = self._changed.wait_for(
-                    lambda: self._is_named(generation) or not self._leases[generation], timeout
-                )
-            finally:
-                self._awaited.subtract([generation])
-                self._awaited += Counter()  # forget what has come to zero
-        return self._retire_if_unused(generation) if quiet else None
+                if running:
+                    raise AdapterInUse(
+                        f"{running} requests still use `{name}` after {timeout:g} s; "
+                        "nothing was deleted, try again later"
+                    )
+                settled = self._apply(Change(HistoryEvent.DELETED, remove=stored))
+            except BaseException:
+                self._usage.become(self._usage.directory.stay(name))
+                raise
+        return Freed(settled.disk, total(settled.memory))
 
-    def lease(self, terms: Iterable[Term], count: int = 1) -> Mix:
-        """Resolve names into generations and hold them until `count` calls of `release`.
+    def put_alias(self, name: str, targets: Sequence[Target]) -> tuple[StoredAlias, bool]:
+        """Make `name` send requests to these adapters; returns the alias and whether it is new.
 
-        Raises AdapterNotFound for an unknown name, MixRefused for a mix out of bounds. The base alone
-        is the empty mix; inside a mix it is refused, because its weight would mean nothing.
+        Raises AliasRefused, NameRefused, NameTaken, AdapterNotFound, GenerationNotFound or AdapterInUse.
         """
-        named = tuple(terms)
-        with self._changed:
-            if len(named) == 1 and named[0] == Term(self.base_name, 1.0):
-                return Mix()
-            resolved = [Term(self._generation_of(term.adapter), term.weight) for term in named]
-            mix = Mix.of(resolved)
-            for generation in mix.adapters:
-                self._leases[generation] += count
-        return mix
+        checked = check_shares(targets)
+        with self._writing:
+            directory = self._usage.directory
+            directory.check_free(check_name(name), "alias")
+            directory.check_targets(checked)
+            for target in checked:
+                self._usage.directory.changeable(target.name, None)
+            known, now = directory.aliases.get(name), time.time()
+            if known is not None and known.targets == checked:
+                return known, False
+            made = StoredAlias(name, checked, known.created if known else now, now)
+            self._apply(Change(HistoryEvent.ALIAS_SET, put=made))
+        return made, known is None
 
-    def release(self, mix: Mix) -> None:
-        """End a lease. Called once per leased request, at the request's terminal event; never waits for the disk."""
-        with self._changed:
-            self._leases.subtract(mix.adapters)
-            self._changed.notify_all()
-            done = [each for each in mix.adapters if not self._leases[each] and not self._awaited[each]]
-            idle = [each for each in done if not self._is_named(each)]
-        for generation in idle:
-            self._janitor.submit(self._retire_if_unused, generation)
+    def delete_alias(self, name: str) -> None:
+        """Raises AdapterNotFound."""
+        with self._writing:
+            self._apply(Change(HistoryEvent.ALIAS_DELETED, remove=self.alias(name)))
 
     def close(self) -> None:
-        """Finish what the janitor has begun."""
-        self._janitor.shutdown(wait=True)
+        """Finish what the last requests have left to do."""
+        self._usage.close()
 
-    def locate(self, generation: str) -> AdapterFilesOnDisk:
-        """Where the loader finds a generation. Raises AdapterNotFound when it is gone."""
-        stored = self._generations.get(generation)
-        if stored is None:
-            raise AdapterNotFound(generation[:12])
-        config = self._store.path(stored.config).read_bytes()
-        return AdapterFilesOnDisk(parse_spec(config), self._store.path(stored.weights))
+    def _point(
+        self,
+        name: str,
+        generation: StoredGeneration,
+        event: HistoryEvent | None,
+        new: Mapping[str, object],
+        said: Mapping[str, object],
+    ) -> bool:
+        """Make a name mean a generation and say of it what is given and not None; False when nothing differs."""
+        directory = self._usage.directory
+        known = directory.names.get(name)
+        details: dict[str, object] = {"pinned": False, "metadata": {}}
+        if known is not None:
+            details |= known.details
+        if event is HistoryEvent.REPLACED:
+            details["metadata"] = {}
+        details |= new
+        details |= {key: value for key, value in said.items() if value is not None}
+        healed = directory.generations.get(generation.generation) != generation
+        if event is None and known is not None and details == known.details and not healed:
+            return False
+        kept = directory.keeping(name, generation.generation, self._keep)
+        stored = StoredName(name, kept, details, known.created if known else time.time())
+        self._apply(Change(event or HistoryEvent.UPDATED, stored, None, {generation.generation: generation}))
+        return True
 
-    def _admit(self, spec: AdapterSpec, files: AdapterFiles) -> StoredGeneration:
-        """Copy the files in first and check the copy: what was checked is what will be served."""
-        config = self._store.put(io.BytesIO(canonical_config(files.config)))
-        try:
-            weights = self._store.put(files.weights)
-        except Exception:
-            self._store.discard(config)
-            raise
-        generation = hashlib.sha256(f"{config}{weights}".encode()).hexdigest()
-        if generation in self._generations:
-            return self._generations[generation]
-        try:
-            facts = self._check(spec, self._store.path(weights))
-        except Exception:
-            self._store.discard(config, weights)
-            raise
-        learned = {"ranks": dict(facts.ranks), "bytes": facts.bytes, "warnings": list(facts.warnings)}
-        return StoredGeneration(generation, config, weights, learned)
-
-    def _commit(self, generation: StoredGeneration, name: StoredName, event: str) -> None:
-        try:
-            self._store.commit(generation, name, event)
-        except Exception:
-            if generation.generation not in self._generations:
-                self._store.discard(generation.config, generation.weights)
-            raise
-
-    def _retire_if_unused(self, generation: str) -> int:
-        with self._writing:
-            with self._changed:
-                in_use = self._is_named(generation) or self._leases[generation]
-                if in_use or generation not in self._generations:
-                    return 0
-                del self._generations[generation]
-                del self._leases[generation]
-            self.on_retired(generation)
-            try:
-                return self._store.free(generation)
-            except StoreError as error:  # the name is gone or replaced all the same
-                log.warning("%s; the next start sweeps it", error)
-                return 0
-
-    def _is_named(self, generation: str) -> bool:
-        return any(stored.generation == generation for stored in self._names.values())
-
-    def _named(self, name: str) -> StoredName:
-        try:
-            return self._names[name]
-        except KeyError:
-            raise AdapterNotFound(name) from None
-
-    def _generation_of(self, name: str) -> str:
-        if name == self.base_name:
-            raise MixRefused(f"`{name}` is the base model and takes no weight in a mix; leave it out")
-        return self._named(name).generation
-
-    def _record(self, stored: StoredName) -> AdapterRecord:
-        facts = self._generations[stored.generation].facts
-        return AdapterRecord(
-            name=stored.name,
-            generation=stored.generation,
-            ranks=dict(facts["ranks"]),
-            bytes=int(facts["bytes"]),
-            source=stored.details["source"],
-            created=stored.created,
-            leases=self._leases[stored.generation],
-            warnings=(*facts["warnings"], *stored.details.get("warnings", ())),
-            metadata=dict(stored.details["metadata"]),
-        )
+    def _apply(self, change: Change) -> Settled:
+        """On disk first, then in memory, then what follows from it."""
+        before = self._usage.directory
+        after = before.after(change)
+        if after.pinned_rows > max(self._rows, before.pinned_rows):
+            raise PinRefused(
+                f"the pinned adapters would need {after.pinned_rows} rank rows, there are {self._rows}; "
+                "unpin another, or start with more --rank-rows"
+            )
+        self.store.catalogue.commit(change)
+        self._usage.become(after)
+        log.info("%s %s", change.event, change.description)
+        return self._usage.settle()

@@ -12,6 +12,7 @@ import torch
 from lorikeet_adapters.base_model import BaseModel, load_base
 from lorikeet_adapters.check import Checker
 from lorikeet_adapters.errors import RefusedError
+from lorikeet_adapters.notes import ServedBase
 from lorikeet_adapters.registry import Registry
 from lorikeet_adapters.store import Store
 from lorikeet_adapters.weights import AdapterWeights, load_weights
@@ -47,10 +48,20 @@ def assemble(config: ServerConfig, store: Store, wanted: Mapping[str, Path]) -> 
     )
     base = replace(base, name=config.model.served_name or base.name)
     tokenizer = load_tokenizer(config.model.source, config.model.trust_remote_code)
-    registry = Registry(store, base.name, Checker(base.outline, base.name, base.source))
+    registry = Registry(
+        store,
+        base.name,
+        Checker(base.outline, base.name, base.source),
+        fingerprint=base.fingerprint,
+        keep=config.keep_generations,
+    )
     engine = make_engine(config, base, tokenizer, registry)
-    registry.on_retired = engine.retire
-    store.remember_base(config.model.source, base.name)
+    registry.attach(engine.retire, engine.pin, config.engine.rank_rows)
+    store.notes.remember_base(
+        ServedBase(
+            config.model.source, base.name, base.quantization, base.fingerprint, config.keep_generations
+        )
+    )
     tested = self_test(base, config.engine.kernel)
     if config.model.source == "demo":
         offer_embedded(registry, store)

@@ -1,4 +1,4 @@
-"""`lorikeet adapters`: register, check, convert, list and remove."""
+"""`lorikeet adapters`: register, check, convert, list and remove; the rest stands in upkeep.py."""
 
 from __future__ import annotations
 
@@ -10,17 +10,11 @@ import typer
 
 from lorikeet_adapters.errors import RefusedError
 from lorikeet_server.desk import Place, open_desk, open_trial_desk
+from lorikeet_server.flags import DATA_DIR, DataDir, Json, Url
+from lorikeet_server.upkeep import upkeep
 
 adapters = typer.Typer(help="Register, check, convert, list and remove adapters.", no_args_is_help=True)
-DATA_DIR = Path("lorikeet-data")
-DataDir = Annotated[
-    Path, typer.Option(envvar="LORIKEET_DATA_DIR", help="The data folder that the server was started with.")
-]
-Url = Annotated[
-    str, typer.Option(envvar="LORIKEET_URL", help="A running server; default: who holds the data folder.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-
+adapters.add_typer(upkeep)
 Source = Annotated[
     str, typer.Argument(metavar="FOLDER|REPO", help="A folder that PEFT saved, or org/name on the hub.")
 ]
@@ -121,11 +115,12 @@ def list_(data_dir: DataDir = DATA_DIR, url: Url = "", as_json: Json = False) ->
 
 
 @adapters.command()
-def rm(name: str, data_dir: DataDir = DATA_DIR, url: Url = "") -> None:
+def rm(name: str, data_dir: DataDir = DATA_DIR, url: Url = "", as_json: Json = False) -> None:
     """Remove an adapter; running requests finish first."""
     with open_desk(url, data_dir) as desk:
-        freed = desk.remove(name)
-    typer.echo(f"{name} removed" + ("" if freed is None else f", {freed} bytes freed"))
+        answer = desk.remove(name)
+    freed = ", ".join(f"{size} on {where}" for where, size in answer["freed"].items() if size is not None)
+    typer.echo(json.dumps(answer) if as_json else f"{name} removed, bytes freed: {freed}")
 
 
 def _plain(text: str) -> str:

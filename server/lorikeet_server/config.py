@@ -10,6 +10,7 @@ import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lorikeet_adapters.notes import KEEP_GENERATIONS
 from lorikeet_adapters.quantization import Quantization
 from lorikeet_server.engine.config import EngineConfig
 from lorikeet_server.options import option
@@ -62,6 +63,9 @@ class ServerConfig:
     http: HttpConfig = field(default_factory=HttpConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     data_dir: Path = option(Path("lorikeet-data"), "Where registered adapters are kept.")
+    keep_generations: int = option(
+        KEEP_GENERATIONS, "Generations of a name kept on disk, the current one among them.", least=1
+    )
     adapters_root: Path = option(Path(), "Folders registered by path over HTTP must lie below this folder.")
     adapters: tuple[str, ...] = option(
         (), "NAME=FOLDER or NAME=org/name to register at each start; may be repeated.", flag="adapter"

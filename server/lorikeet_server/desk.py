@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -18,13 +18,19 @@ from lorikeet_adapters.errors import AdapterRefused, RefusedError
 from lorikeet_adapters.finding import verdict
 from lorikeet_adapters.hub import is_repo, open_place
 from lorikeet_adapters.lock import holder_url
-from lorikeet_adapters.registry import AdapterRecord, Registry
+from lorikeet_adapters.notes import ServedBase
+from lorikeet_adapters.record import AdapterFacts
+from lorikeet_adapters.registry import Registry
 from lorikeet_adapters.source import AdapterFiles, open_folder
+from lorikeet_adapters.spec import AdapterSpec
 from lorikeet_adapters.store import CATALOGUE, Store, open_store
+from lorikeet_adapters.stored import Target
 from lorikeet_adapters.tar import pack_files
+from lorikeet_server.api.records import MOST, alias_object, event_object, freed_object, record_object
 from lorikeet_server.config import HttpConfig
 
 TIMEOUT_S = 120
+Wire = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +42,19 @@ class Place:
 
 
 class Desk(Protocol):
-    """Records are those of GET /v1/adapters, a verdict is that of its dry run."""
+    """Records, events, aliases and verdicts are those of the routes."""
 
-    def add(self, place: Place, name: str, replace: bool) -> dict[str, Any]: ...
-    def check(self, place: Place) -> dict[str, Any]: ...
-    def records(self) -> list[dict[str, Any]]: ...
-    def remove(self, name: str) -> int | None: ...
+    def add(self, place: Place, name: str, replace: bool) -> Wire: ...
+    def check(self, place: Place) -> Wire: ...
+    def records(self) -> list[Wire]: ...
+    def record(self, name: str) -> Wire: ...
+    def history(self, name: str) -> list[Wire]: ...
+    def activate(self, name: str, generation: str) -> Wire: ...
+    def pin(self, name: str, pinned: bool) -> Wire: ...
+    def remove(self, name: str) -> Wire: ...
+    def aliases(self) -> list[Wire]: ...
+    def put_alias(self, name: str, targets: Sequence[Wire]) -> Wire: ...
+    def delete_alias(self, name: str) -> Wire: ...
 
 
 class ServerDesk:
@@ -50,24 +63,52 @@ class ServerDesk:
     def __init__(self, url: str) -> None:
         self._url = url.rstrip("/")
 
-    def add(self, place: Place, name: str, replace: bool) -> dict[str, Any]:
+    def add(self, place: Place, name: str, replace: bool) -> Wire:
         return self._send(place, {"name": name, "replace": replace}, {})
 
-    def check(self, place: Place) -> dict[str, Any]:
+    def check(self, place: Place) -> Wire:
         try:
             return self._send(place, {}, {"dry_run": "true"})
         except AdapterRefused as refused:  # here already: what is no adapter folder is not sent
             return verdict(refused.findings)
 
-    def records(self) -> list[dict[str, Any]]:
-        listed: list[dict[str, Any]] = self._call("GET", "/v1/adapters")["data"]
-        return listed
+    def records(self) -> list[Wire]:
+        return self._pages("/v1/adapters")
 
-    def remove(self, name: str) -> int | None:
-        freed: int | None = self._call("DELETE", f"/v1/adapters/{quote(name)}")["freed_bytes"]
-        return freed
+    def record(self, name: str) -> Wire:
+        return self._call("GET", f"/v1/adapters/{quote(name)}")
 
-    def _send(self, place: Place, fields: dict[str, Any], query: dict[str, str]) -> dict[str, Any]:
+    def history(self, name: str) -> list[Wire]:
+        return self._pages(f"/v1/adapters/history/{quote(name)}")
+
+    def activate(self, name: str, generation: str) -> Wire:
+        return self._call("POST", f"/v1/adapters/activate/{quote(name)}", {"generation": generation})
+
+    def pin(self, name: str, pinned: bool) -> Wire:
+        return self._call("PATCH", f"/v1/adapters/{quote(name)}", {"pinned": pinned})
+
+    def remove(self, name: str) -> Wire:
+        return self._call("DELETE", f"/v1/adapters/{quote(name)}")
+
+    def aliases(self) -> list[Wire]:
+        return self._pages("/v1/aliases")
+
+    def put_alias(self, name: str, targets: Sequence[Wire]) -> Wire:
+        return self._call("PUT", f"/v1/aliases/{quote(name)}", {"targets": list(targets)})
+
+    def delete_alias(self, name: str) -> Wire:
+        return self._call("DELETE", f"/v1/aliases/{quote(name)}")
+
+    def _pages(self, path: str) -> list[Wire]:
+        found: list[Wire] = []
+        page = self._call("GET", f"{path}?limit={MOST}")
+        while True:
+            found += page["data"]
+            if not page["has_more"]:
+                return found
+            page = self._call("GET", f"{path}?limit={MOST}&after={quote(found[-1]['id'], safe='')}")
+
+    def _send(self, place: Place, fields: Wire, query: dict[str, str]) -> Wire:
         """A hub id as it is; a folder's two files as a tar, because the server may be another machine."""
         if is_repo(place.word):
             source = {"type": "hub", "repo": place.word, "revision": place.revision}
@@ -78,17 +119,17 @@ class ServerDesk:
             headers = {"content-type": "application/x-tar", "content-length": str(length)}
             return self._open("POST", f"/v1/adapters?{urlencode(told | query)}", pieces, headers)
 
-    def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    def _call(self, method: str, path: str, body: Wire | None = None) -> Wire:
         data = None if body is None else json.dumps(body).encode()
         return self._open(method, path, data, {"content-type": "application/json"})
 
     def _open(
         self, method: str, path: str, data: bytes | Iterator[bytes] | None, headers: dict[str, str]
-    ) -> dict[str, Any]:
+    ) -> Wire:
         try:
             request = Request(self._url + path, data, headers, method=method)
             with urlopen(request, timeout=TIMEOUT_S) as response:
-                answer: dict[str, Any] = json.load(response)
+                answer: Wire = json.load(response)
         except HTTPError as error:
             raise RefusedError(_reason(error.read(), error.code)) from error
         except (URLError, HTTPException, OSError, ValueError) as error:
@@ -103,17 +144,19 @@ class FolderDesk:
 
     def __init__(self, store: Store, model: str = "") -> None:
         self._store = store
-        named = (model, Path(model).name) if model else None
-        self._source, self._name = named or store.base() or ("demo", "demo")
+        self._base = store.notes.base() or ServedBase("demo", "demo")
+        if model:
+            self._base = ServedBase(model, Path(model).name)
+        self._registry = Registry(store, self._base.name, no_check, keep=self._base.keep)
 
-    def add(self, place: Place, name: str, replace: bool) -> dict[str, Any]:
+    def add(self, place: Place, name: str, replace: bool) -> Wire:
         registry = self._judging_registry()
         with self._opened(place) as files:
             record, _ = registry.register(name, files, replace=replace)
         registry.close()
-        return _wire(record)
+        return record_object(record, self._base.name)
 
-    def check(self, place: Place) -> dict[str, Any]:
+    def check(self, place: Place) -> Wire:
         registry = self._judging_registry()
         try:
             with self._opened(place) as files:
@@ -124,28 +167,50 @@ class FolderDesk:
             registry.close()
         return verdict([])
 
-    def records(self) -> list[dict[str, Any]]:
-        return [_wire(record) for record in self._registry().records()]
+    def records(self) -> list[Wire]:
+        return [record_object(record, self._base.name) for record in self._registry.records()]
 
-    def remove(self, name: str) -> int | None:
-        return self._registry().delete(name, timeout=0)
+    def record(self, name: str) -> Wire:
+        return record_object(self._registry.record(name), self._base.name)
+
+    def history(self, name: str) -> list[Wire]:
+        return [event_object(event) for event in self._registry.history(name, limit=-1)]
+
+    def activate(self, name: str, generation: str) -> Wire:
+        return record_object(self._registry.activate(name, generation)[0], self._base.name)
+
+    def pin(self, name: str, pinned: bool) -> Wire:
+        return record_object(self._registry.update(name, pinned=pinned), self._base.name)
+
+    def remove(self, name: str) -> Wire:
+        return freed_object(name, self._registry.delete(name, timeout=0))
+
+    def aliases(self) -> list[Wire]:
+        return [alias_object(alias) for alias in self._registry.aliases()]
+
+    def put_alias(self, name: str, targets: Sequence[Wire]) -> Wire:
+        alias, _ = self._registry.put_alias(name, [Target(**each) for each in targets])
+        return alias_object(alias, self._registry.history(name))
+
+    def delete_alias(self, name: str) -> Wire:
+        self._registry.delete_alias(name)
+        return {"object": "alias", "id": name, "deleted": True}
 
     def _opened(self, place: Place) -> AbstractContextManager[AdapterFiles]:
         return open_place(place.word, place.revision, self._store.intake, HttpConfig().max_adapter_bytes)
 
     def _judging_registry(self) -> Registry:
-        from lorikeet_adapters.base_model import outline  # pulls torch, which listing does without
+        from lorikeet_adapters.base_model import outline  # pulls torch, which the rest does without
         from lorikeet_adapters.check import Checker
 
-        return Registry(self._store, self._name, Checker(outline(self._source), self._name, self._source))
+        base = self._base
+        checker = Checker(outline(base.source), base.name, base.source)
+        return Registry(self._store, base.name, checker, fingerprint=base.fingerprint, keep=base.keep)
 
-    def _registry(self) -> Registry:
-        """For work that judges no files."""
 
-        def unused(*_: object) -> None:
-            raise AssertionError("listing and removing check nothing")
-
-        return Registry(self._store, self._name, unused)  # type: ignore[arg-type]
+def no_check(spec: AdapterSpec, weights: Path) -> AdapterFacts:
+    """For a registry that is not asked to add anything."""
+    raise AssertionError("only adding checks files")
 
 
 @contextmanager
@@ -179,19 +244,6 @@ def open_trial_desk(model: str, url: str, data_dir: Path) -> Iterator[Desk]:
         return
     with open_desk(url, data_dir) as desk:
         yield desk
-
-
-def _wire(record: AdapterRecord) -> dict[str, Any]:
-    return {
-        "object": "adapter",
-        "id": record.name,
-        "generation": record.generation,
-        "state": "registered",
-        "tier": "disk",
-        "rank": record.rank,
-        "bytes": record.bytes,
-        "warnings": list(record.warnings),
-    }
 
 
 def _reason(body: bytes, status: int) -> str:

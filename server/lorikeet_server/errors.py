@@ -6,6 +6,7 @@
         │   └── ContextTooLong        the prompt leaves no room to generate
         ├── BodyTooLarge              more bytes than the server reads
         ├── BodyTooSlow               nothing of the body came for too long
+        ├── KeyReused                 an Idempotency-Key that was sent with another request
         ├── HostForbidden             not addressed to this machine, or from a foreign page
         ├── MixUnusable               an adapter of the mix cannot be applied
         ├── ServerBusy                the queue is full
@@ -49,6 +50,10 @@ class BodyTooLarge(RequestError):
 
 class BodyTooSlow(RequestError):
     """The client began a body and stopped sending it."""
+
+
+class KeyReused(RequestError):
+    """The Idempotency-Key was sent with another request before."""
 
 
 class HostForbidden(RequestError):
@@ -98,13 +103,22 @@ TABLE: dict[type[LorikeetError], HttpError] = {
     adapters.BaseModelRefused: HttpError(422, INVALID, "invalid_base_model"),
     adapters.MixRefused: HttpError(400, INVALID, "invalid_mix"),
     adapters.NameRefused: HttpError(400, INVALID, "invalid_name"),
+    adapters.AliasRefused: HttpError(400, INVALID, "invalid_alias"),
+    adapters.BlobTooLarge: HttpError(413, INVALID, "adapter_too_large"),
     adapters.AdapterNotFound: HttpError(404, INVALID, "model_not_found"),
+    adapters.GenerationNotFound: HttpError(404, INVALID, "generation_not_found"),
     adapters.AdapterConflict: HttpError(409, INVALID, "adapter_exists"),
+    adapters.NameTaken: HttpError(409, INVALID, "name_taken"),
+    adapters.PinRefused: HttpError(409, INVALID, "pins_too_large"),
+    adapters.AdapterChanged: HttpError(412, INVALID, "generation_mismatch"),
+    adapters.AdapterInUse: HttpError(409, INVALID, "adapter_in_use"),
+    adapters.AdapterIncompatible: HttpError(409, INVALID, "adapter_incompatible"),
     adapters.StoreError: HttpError(500, "server_error", "store_error", "incomplete_generation"),
     adapters.StoreLocked: HttpError(500, "server_error", "store_locked", "incomplete_generation"),
     RequestError: HttpError(500, "server_error", "internal_error", "incomplete_generation"),
     RequestRefused: HttpError(400, INVALID, "invalid_request"),
     ContextTooLong: HttpError(400, INVALID, "context_length_exceeded"),
+    KeyReused: HttpError(422, INVALID, "idempotency_key_reused"),
     BodyTooLarge: HttpError(413, INVALID, "body_too_large"),
     BodyTooSlow: HttpError(408, INVALID, "body_too_slow"),
     HostForbidden: HttpError(403, "permission_error", "host_forbidden"),

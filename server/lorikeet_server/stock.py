@@ -25,14 +25,15 @@ def offer_embedded(registry: Registry, store: Store) -> None:
     The folder remembers what it was given. A name that means something else by now, or nothing, was
     the operator's doing and stays so; one that is as it was given follows a newer Lorikeet's files.
     """
-    given = store.embedded()
+    given = store.notes.embedded()
     now = {record.name: record.generation for record in registry.records()}
     for folder in sorted(DEMO_ADAPTERS.glob("[!.]*/")):
-        if folder.name != registry.base_name and given.get(folder.name) == now.get(folder.name):
+        taken = registry.is_name(folder.name) and folder.name not in now  # by the base or an alias
+        if not taken and given.get(folder.name) == now.get(folder.name):
             with open_folder(folder) as files:
                 record, _ = registry.register(folder.name, files, replace=True)
             given[folder.name] = record.generation
-    store.remember_embedded(given)
+    store.notes.remember_embedded(given)
 
 
 def warn_of_hidden(registry: Registry) -> None:

@@ -7,7 +7,7 @@ import io
 import json
 from pathlib import Path
 
-from lorikeet_adapters.registry import AdapterFacts
+from lorikeet_adapters.record import AdapterFacts
 from lorikeet_adapters.source import AdapterFiles
 from lorikeet_adapters.spec import AdapterSpec
 from lorikeet_adapters.store import Store
@@ -37,16 +37,17 @@ def check_store(store: Store, folder: Path, *, tidy: bool = True) -> None:
 
     `tidy`: nothing else is there, which a start sees to.
     """
-    generations = store.generations()
-    assert {name.generation for name in store.names()} <= generations.keys()
+    generations = store.catalogue.generations()
+    kept = {generation for name in store.catalogue.names() for generation in name.generations}
+    assert kept <= generations.keys()
     needed = {blob for each in generations.values() for blob in (each.config, each.weights)}
     present = {path.name: path for path in (folder / "blobs" / "sha256").glob("*/*")}
     assert needed <= present.keys()
     for digest, path in present.items():
         assert hashlib.sha256(path.read_bytes()).hexdigest() == digest
-        assert store.path(digest) == path
+        assert store.blobs.path(digest) == path
         assert path.stat().st_mode & 0o777 == 0o444
     if tidy:
         assert needed == present.keys()
-        assert {name.generation for name in store.names()} == generations.keys()
+        assert kept == generations.keys()
         assert not list((folder / "incoming").iterdir())

@@ -36,12 +36,12 @@ def test_the_store_takes_an_arrival_without_copying_it(tmp_path: Path) -> None:
         with store.intake.file() as arrival:
             arrival.write(b"words")
             inode = arrival.path.stat().st_ino
-            digest = store.put(arrival)
-        assert store.path(digest).stat().st_ino == inode
-        assert store.path(digest).read_bytes() == b"words"
+            digest = store.blobs.put(arrival, 1 << 20)
+        assert store.blobs.path(digest).stat().st_ino == inode
+        assert store.blobs.path(digest).read_bytes() == b"words"
         with store.intake.file() as again:  # the same bytes are there already
             again.write(b"words")
-            assert store.put(again) == digest
+            assert store.blobs.put(again, 1 << 20) == digest
         assert not list((tmp_path / "incoming").iterdir())
 
 
@@ -52,7 +52,7 @@ def test_what_is_dropped_leaves_nothing(tmp_path: Path) -> None:
         (folder / "deep").mkdir()
         (folder / "deep" / "file").write_bytes(b"x")
         raise KeyError
-    with intake.take(io.BytesIO(b"stream")) as taken:
+    with intake.take(io.BytesIO(b"stream"), 100) as taken:
         taken.seal()
         assert taken.path.read_bytes() == b"stream"
     assert not list(tmp_path.iterdir())

@@ -10,11 +10,13 @@ import threading
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from lorikeet_adapters.notes import ServedBase
 from lorikeet_adapters.store import Store
 from lorikeet_server.cli import main
 from tests.server.process import ServerProcess, lorikeet
@@ -89,7 +91,7 @@ def test_check_says_every_reason_and_changes_nothing(
 ) -> None:
     if offline:
         with Store(tmp_path / "data") as store:
-            store.remember_base(str(world.base), "tiny")
+            store.notes.remember_base(ServedBase(str(world.base), "tiny"))
     where = ("--data-dir", tmp_path / "data") if offline else ("--url", process.url)
     before = listed(run, *where)
     folder = Path(shutil.copytree(world.adapters["triage"], tmp_path / "folder"))
@@ -220,7 +222,7 @@ def test_a_server_that_cannot_be_reached_is_one_line(run: Run, url: str) -> None
 def test_without_a_server_the_data_folder_is_worked_on(run: Run, world: World, tmp_path: Path) -> None:
     where = ("--data-dir", tmp_path)
     with Store(tmp_path) as store:
-        store.remember_base(str(world.base), "tiny")
+        store.notes.remember_base(ServedBase(str(world.base), "tiny"))
     assert run("add", world.adapters["formal"], "--name", "offline", *where)[0] == 0
     assert list(listed(run, *where)) == ["offline"]
     code, _, err = run("add", world.adapters["friendly"], "--name", "offline", *where)
@@ -287,3 +289,77 @@ def test_the_command_works_as_a_user_starts_it(process: ServerProcess) -> None:
     done = lorikeet("adapters", "rm", "nobody", LORIKEET_URL=process.url)
     assert (done.returncode, done.stdout) == (1, "")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_upkeep_through_the_server_and_on_the_folder(
+    run: Run, process: ServerProcess, world: World, tmp_path: Path
+) -> None:
+    """The same words do the same to a running server and to a data folder."""
+    with Store(tmp_path) as store:
+        store.notes.remember_base(ServedBase(str(world.base), "tiny"))
+    for where in (("--url", process.url), ("--data-dir", tmp_path)):
+        for folder in ("formal", "friendly"):
+            assert run("add", world.adapters[folder], "--name", "cared-for", "--replace", *where)[0] == 0
+        new, old = said(run, "show", "cared-for", *where)["generations"]
+        assert run("rollback", "cared-for", *where) == (0, f"cared-for  generation {old[:12]}\n", "")
+        assert said(run, "rollback", "cared-for", new[:6], *where)["generation"] == new
+        events = said(run, "history", "cared-for", *where)
+        assert [each["event"] for each in events] == ["activated", "rolled_back", "replaced", "registered"]
+        code, out, _ = run("history", "cared-for", *where)
+        assert code == 0
+        assert "rolled_back" in out
+        assert out.count("current") == out.count("kept") == 2
+        assert said(run, "pin", "cared-for", *where)["pinned"] is True
+        assert run("pin", "cared-for", "--off", *where) == (0, "cared-for  not pinned\n", "")
+        code, out, _ = run("show", "cared-for", *where)
+        assert code == 0
+        assert new in out
+        code, out, err = run(
+            "alias", "canary", "--to", f"cared-for@{old[:8]}=5", "--to", "cared-for=95", *where
+        )
+        assert (code, out, err) == (0, f"canary -> cared-for@{old[:12]}=5, cared-for=95\n", "")
+        assert "canary" in run("alias", *where)[1]
+        (alias,) = said(run, "alias", *where)
+        assert [each["weight"] for each in alias["targets"]] == [5, 95]
+        code, _, err = run("rm", "cared-for", *where)
+        assert code == 1
+        assert "`canary`" in err
+        assert run("alias", "canary", "--remove", *where) == (0, "canary removed\n", "")
+        answer = said(run, "rm", "cared-for", *where)
+        assert answer["freed"]["disk"] > 0
+
+
+def said(run: Run, *words: object) -> Any:
+    code, out, err = run(*words, "--json")
+    assert (code, err) == (0, "")
+    return json.loads(out)
+
+
+def test_what_upkeep_refuses_is_one_line(run: Run, tmp_path: Path, world: World) -> None:
+    with Store(tmp_path) as store:
+        store.notes.remember_base(ServedBase(str(world.base), "tiny"))
+    where = ("--data-dir", tmp_path)
+    assert run("add", world.adapters["formal"], "--name", "a", *where)[0] == 0
+    for words, reason in {
+        ("show", "nobody"): "does not exist",
+        ("history", "nobody"): "does not exist",
+        ("rollback", "a"): "no generation 'before this one'",
+        ("rollback", "a", "ffffffffffff"): "no generation",
+        ("pin", "nobody"): "does not exist",
+        ("alias", "x", "--to", "nobody"): "does not exist",
+        ("alias", "x", "--to", "a=much"): "no number",
+        ("alias", "x", "--to", "a@ffffffffffff"): "no generation",
+        ("alias", "a", "--to", "a"): "is an adapter already",
+        ("alias", "x", "--remove"): "does not exist",
+    }.items():
+        code, out, err = run(*words, *where)
+        assert (code, out) == (1, ""), words
+        (line,) = err.splitlines()
+        assert reason in line, words
+    for usage in (
+        ("alias", "x"),
+        ("alias", "--remove"),
+        ("alias", "x", "--to", "a", "--remove"),
+        ("alias", "--to", "a"),
+    ):
+        assert run(*usage, *where)[0] == 2, usage

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from lorikeet_adapters.errors import RefusedError
-from lorikeet_adapters.registry import AdapterFacts, Registry
+from lorikeet_adapters.record import AdapterFacts
+from lorikeet_adapters.registry import Registry
 from lorikeet_adapters.source import open_folder
 from lorikeet_adapters.spec import AdapterSpec
 from lorikeet_adapters.store import Store

@@ -99,7 +99,7 @@ def make_server(
 
         config = engine or EngineConfig(max_slots=8, max_model_len=CONTEXT)
         made = Engine(base, config, Vocabulary(tokenizer.decode, tokenizer.eos), fetch)
-        registry.on_retired = made.retire
+        registry.attach(made.retire, made.pin, config.rank_rows)
         metrics = Metrics(lambda: made.stats, "fp32")
         bridge = Bridge(made, registry, http.max_open_requests, metrics.observe)
         services = Services(

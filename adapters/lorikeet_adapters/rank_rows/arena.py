@@ -41,6 +41,11 @@ class Arena:
     def bytes(self) -> int:
         return sum(block.numel() * block.element_size() for block in self.blocks)
 
+    def bytes_of(self, owner: str) -> int:
+        """What this owner's rows take; 0 for who has none."""
+        rows = len(self.extents.get(owner, ()))
+        return sum(rows * block.shape[1] * block.element_size() for block in self.blocks)
+
     def insert(self, owner: str, rows: Sequence[torch.Tensor]) -> None:
         """Copy rows[i][count, width] into block i. The owner must be new; on an error nothing changes."""
         assert owner not in self.extents, owner

@@ -49,6 +49,12 @@ class RankRows:
     def bytes(self) -> int:
         return sum(part.bytes for target in self._targets.values() for part in target.parts)
 
+    def bytes_of(self, generation: str) -> int:
+        """What this adapter's rows take in all modules; 0 unless it is resident."""
+        return sum(
+            part.arena.bytes_of(generation) for target in self._targets.values() for part in target.parts
+        )
+
     def insert(self, generation: str, weights: AdapterWeights) -> None:
         """Give a checked adapter rows in every module it has, or, when memory runs out, in none. Must not be resident."""
         assert generation not in self._resident, generation

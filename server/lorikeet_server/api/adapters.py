@@ -1,85 +1,67 @@
-"""GET, POST and DELETE /v1/adapters: what operators register."""
+"""/v1/adapters: what operators register, change, roll back and remove."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Annotated, Any, Literal, TypeAlias
+import hashlib
+from functools import partial
+from typing import Any
 
 from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from lorikeet_adapters.arrival import Arrival
 from lorikeet_adapters.errors import AdapterRefused
 from lorikeet_adapters.finding import verdict
-from lorikeet_adapters.hub import fetching
 from lorikeet_adapters.lifecycle import AdapterState
 from lorikeet_adapters.names import check_name
-from lorikeet_adapters.registry import AdapterRecord
-from lorikeet_adapters.source import AdapterFiles, confine, open_folder
+from lorikeet_adapters.record import AdapterRecord
+from lorikeet_adapters.source import AdapterFiles
 from lorikeet_server.api.body import Body, read_body
-from lorikeet_server.api.run import unless_gone
+from lorikeet_server.api.precondition import answered_once, expected_generation
+from lorikeet_server.api.records import (
+    event_object,
+    freed_object,
+    list_object,
+    page_of,
+    read_page,
+    record_object,
+)
 from lorikeet_server.api.services import Services
-from lorikeet_server.api.uploads import FORM, TAR, media_type, one_of_few, received, threaded
+from lorikeet_server.api.sources import (
+    RegisterBody,
+    TrialBody,
+    TrialFields,
+    UploadFields,
+    opened,
+    opened_source,
+)
+from lorikeet_server.api.uploads import FORM, TAR, media_type
 from lorikeet_server.errors import RequestRefused
 
 DELETE_WAIT_S = 30.0
-TIERS = {AdapterState.HOST: "host", AdapterState.DEVICE: "device"}
 
 
-class LocalSource(Body):
-    """A PEFT folder below the server's adapters root."""
-
-    type: Literal["local"]
-    path: str = Field(min_length=1, max_length=4096)
+class ActivateBody(Body):
+    generation: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
-class HubSource(Body):
-    """A repository on the operator's hub."""
+class ChangeBody(Body):
+    """What can be said of an adapter without new bytes; absent is unchanged."""
 
-    type: Literal["hub"]
-    repo: str = Field(min_length=1, max_length=256)
-    revision: str = Field("main", min_length=1, max_length=256)
-
-
-Source: TypeAlias = Annotated[LocalSource | HubSource, Field(discriminator="type")]
-
-
-class UploadFields(Body):
-    """What is said of an adapter, wherever its files come from."""
-
-    name: str
-    replace: bool = False
+    pinned: bool | None = None
     metadata: dict[str, Any] | None = None
-
-
-class RegisterBody(UploadFields):
-    KINDS = frozenset({"local", "hub"})
-    source: Source
-
-
-class TrialFields(UploadFields):
-    """A dry run changes nothing, so it needs no name."""
-
-    name: str = ""
-
-
-class TrialBody(TrialFields):
-    KINDS = frozenset({"local", "hub"})
-    source: Source
 
 
 async def list_adapters(http: Request) -> Response:
     services: Services = http.app.state.services
-    data = [_wire(services, record) for record in services.registry.records()]
-    return JSONResponse({"object": "list", "data": data, "has_more": False})
+    return JSONResponse(page_of(http, lambda each: _wire(services, each), services.registry.records()))
 
 
 async def retrieve_adapter(http: Request) -> Response:
     services: Services = http.app.state.services
-    return JSONResponse(_wire(services, services.registry.record(http.path_params["name"])))
+    return _answer(services, services.registry.record(http.path_params["name"]))
 
 
 async def register_adapter(http: Request) -> Response:
@@ -87,65 +69,86 @@ async def register_adapter(http: Request) -> Response:
     services: Services = http.app.state.services
     if _is_dry_run(http):
         return JSONResponse(await _try(http, services))
-    async with _opened(http, services, UploadFields, RegisterBody) as (fields, files):
-        record, changed = await run_in_threadpool(
-            services.registry.register, fields.name, files, replace=fields.replace, metadata=fields.metadata
+    expected = expected_generation(http)
+    if media_type(http) in (FORM, TAR):
+        async with opened(http, services, UploadFields, RegisterBody) as (fields, files):
+            asked = [fields.model_dump(mode="json"), await run_in_threadpool(_digest, files)]
+            return await answered_once(http, asked, partial(_register, services, fields, files, expected))
+    body = await read_body(http, RegisterBody)
+
+    async def fetch_and_register() -> tuple[dict[str, Any], int]:
+        async with opened_source(http, services, body.source) as files:
+            return await _register(services, body, files, expected)
+
+    return await answered_once(http, body.model_dump(mode="json"), fetch_and_register)
+
+
+async def change_adapter(http: Request) -> Response:
+    services: Services = http.app.state.services
+    body = await read_body(http, ChangeBody)
+    expected = expected_generation(http)
+
+    def change() -> AdapterRecord:
+        return services.registry.update(
+            http.path_params["name"], pinned=body.pinned, metadata=body.metadata, expected=expected
         )
-    return JSONResponse(_wire(services, record), 201 if changed else 200)
+
+    return _answer(services, await run_in_threadpool(change))
+
+
+async def activate_generation(http: Request) -> Response:
+    """Make a name mean a generation that it still has on disk."""
+    services: Services = http.app.state.services
+    body = await read_body(http, ActivateBody)
+    name, expected = http.path_params["name"], expected_generation(http)
+    record, _ = await run_in_threadpool(services.registry.activate, name, body.generation, expected)
+    return _answer(services, record)
+
+
+async def adapter_history(http: Request) -> Response:
+    """Everything that happened to a name, the newest first; `after` is the id of an event."""
+    services: Services = http.app.state.services
+    limit, after = read_page(http)
+    if after is not None and not (after.isascii() and after.isdigit() and len(after) < 19):
+        raise RequestRefused("after: must be the id of an event", param="after")
+    before = None if after is None else int(after)
+    found = await run_in_threadpool(services.registry.history, http.path_params["name"], limit + 1, before)
+    return JSONResponse(list_object([event_object(each) for each in found[:limit]], len(found) > limit))
 
 
 async def delete_adapter(http: Request) -> Response:
-    """Waits for running requests, then says how many bytes came free; `freed_bytes` is null when they outlast the wait."""
+    """Waits for running requests, then says how many bytes came free where."""
     services: Services = http.app.state.services
-    name = http.path_params["name"]
-    freed = await run_in_threadpool(services.registry.delete, name, DELETE_WAIT_S)
-    return JSONResponse({"object": "adapter", "id": name, "deleted": True, "freed_bytes": freed})
+    name, expected = http.path_params["name"], expected_generation(http)
+    freed = await run_in_threadpool(services.registry.delete, name, DELETE_WAIT_S, expected)
+    return JSONResponse(freed_object(name, freed))
+
+
+async def _register(
+    services: Services, fields: UploadFields, files: AdapterFiles, expected: str | None
+) -> tuple[dict[str, Any], int]:
+    record, changed = await run_in_threadpool(
+        services.registry.register,
+        fields.name,
+        files,
+        replace=fields.replace,
+        expected=expected,
+        metadata=fields.metadata,
+        pinned=fields.pinned,
+    )
+    return _wire(services, record), 201 if changed else 200
 
 
 async def _try(http: Request, services: Services) -> dict[str, Any]:
     """Would it load, and if not, every reason why."""
     try:
-        async with _opened(http, services, TrialFields, TrialBody) as (fields, files):
+        async with opened(http, services, TrialFields, TrialBody) as (fields, files):
             if fields.name:
                 check_name(fields.name)
             await run_in_threadpool(services.registry.judge, files)
     except AdapterRefused as refused:
         return verdict(refused.findings)
     return verdict([])
-
-
-@asynccontextmanager
-async def _opened(
-    http: Request, services: Services, form: type[UploadFields], body: type[RegisterBody | TrialBody]
-) -> AsyncIterator[tuple[UploadFields, AdapterFiles]]:
-    """The fields and the opened files of any source; what was received or fetched is gone at the end."""
-    if media_type(http) in (FORM, TAR):
-        async with received(http, services) as (fields, files):
-            yield form.parse(fields), files
-        return
-    asked = await read_body(http, body)
-    async with _opened_source(http, services, asked.source) as files:
-        yield asked, files
-
-
-@asynccontextmanager
-async def _opened_source(http: Request, services: Services, source: Source) -> AsyncIterator[AdapterFiles]:
-    if isinstance(source, LocalSource):
-        folder = await run_in_threadpool(confine, services.adapters_root, source.path)
-        async with threaded(open_folder(folder)) as files:
-            yield files
-        return
-    if not services.http.allow_hub:
-        raise RequestRefused(
-            "this server fetches nothing from the hub; upload the files, or start it with --allow-hub",
-            param="source.type",
-        )
-    limit = services.http.max_adapter_bytes
-    async with one_of_few(http), threaded(services.intake.scratch()) as scratch:
-        async with threaded(fetching(source.repo, source.revision, scratch, limit)) as fetch:
-            origin = await unless_gone(http, run_in_threadpool(fetch.wait))
-        async with threaded(open_folder(scratch)) as files:
-            yield dataclasses.replace(files, origin=origin)
 
 
 def _is_dry_run(http: Request) -> bool:
@@ -155,22 +158,16 @@ def _is_dry_run(http: Request) -> bool:
     return given == "true"
 
 
+def _digest(files: AdapterFiles) -> list[str]:
+    """Which files an upload brought."""
+    assert isinstance(files.weights, Arrival), "a body arrives in a file of the store's"
+    return [hashlib.sha256(files.config).hexdigest(), files.weights.seal()]
+
+
+def _answer(services: Services, record: AdapterRecord) -> Response:
+    return JSONResponse(_wire(services, record), headers={"etag": f'"{record.generation}"'})
+
+
 def _wire(services: Services, record: AdapterRecord) -> dict[str, Any]:
     state = services.stats().adapters.get(record.generation, AdapterState.REGISTERED)
-    return {
-        "object": "adapter",
-        "id": record.name,
-        "generation": record.generation,
-        "state": state,
-        "tier": TIERS.get(state, "disk"),
-        "rank": record.rank,
-        "ranks": dict(record.ranks),
-        "bytes": record.bytes,
-        "targets": sorted({module.rpartition(".")[2] for module in record.ranks}),
-        "base": services.model.name,
-        "leases": record.leases,
-        "created": int(record.created),
-        "source": dict(record.source),
-        "warnings": list(record.warnings),
-        "metadata": dict(record.metadata),
-    }
+    return record_object(record, services.model.name, state)

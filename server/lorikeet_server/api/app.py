@@ -11,7 +11,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from lorikeet_adapters.errors import LorikeetError
-from lorikeet_server.api import adapters, health, models, native, openai
+from lorikeet_server.api import adapters, aliases, health, models, native, openai
 from lorikeet_server.api.envelope import on_error, on_http_error
 from lorikeet_server.api.guard import Guard
 from lorikeet_server.api.run import ClientGone
@@ -26,8 +26,15 @@ ROUTES = [
     Route("/v1/models/{name:path}", models.retrieve_model),
     Route("/v1/adapters", adapters.list_adapters),
     Route("/v1/adapters", adapters.register_adapter, methods=["POST"]),
+    Route("/v1/adapters/history/{name:path}", adapters.adapter_history),
+    Route("/v1/adapters/activate/{name:path}", adapters.activate_generation, methods=["POST"]),
     Route("/v1/adapters/{name:path}", adapters.retrieve_adapter),
+    Route("/v1/adapters/{name:path}", adapters.change_adapter, methods=["PATCH"]),
     Route("/v1/adapters/{name:path}", adapters.delete_adapter, methods=["DELETE"]),
+    Route("/v1/aliases", aliases.list_aliases),
+    Route("/v1/aliases/{name:path}", aliases.retrieve_alias),
+    Route("/v1/aliases/{name:path}", aliases.put_alias, methods=["PUT"]),
+    Route("/v1/aliases/{name:path}", aliases.delete_alias, methods=["DELETE"]),
     Route("/generate", native.generate, methods=["POST"]),
     Route("/generate_stream", native.generate_stream, methods=["POST"]),
     Route("/info", health.info),

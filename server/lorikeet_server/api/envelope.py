@@ -53,7 +53,9 @@ async def on_error(request: Request, error: Exception) -> Response:
     row = http_error(known)
     if row.status == 500:  # a 503 says all there is to say itself, and comes in crowds
         log.error("request %s failed", request.scope.get("request_id"), exc_info=error)
-    headers = {"retry-after": str(row.retry_after)} if row.retry_after else None
+    headers = {"retry-after": str(row.retry_after)} if row.retry_after else {}
+    if row.status == 409:
+        headers["x-should-retry"] = "false"  # OpenAI's client would send it again
     if request.scope["path"] in NATIVE_PATHS:
         status = NATIVE_STATUS.get((row.status, row.native_type), row.status)
         return JSONResponse(native_envelope(known), status, headers)

@@ -9,9 +9,12 @@ from lorikeet_server.api.wire import MergedAdapters, MixFields
 from lorikeet_server.errors import RequestRefused
 
 
-def lease_mix(registry: Registry, model: str, body: MixFields, count: int = 1) -> Mix:
+def lease_mix(
+    registry: Registry, model: str, body: MixFields, count: int = 1, *, user: str | None = None
+) -> Mix:
     """Resolve `model` and the body's own mix into generations and lease them `count` times.
 
+    An alias with several targets sends the same `user` always to the same one.
     A body that carries a mix names the base (or nothing) as its model: two mixes at once would leave
     open which one is meant. Raises what `Registry.lease` raises, and RequestRefused.
     """
@@ -25,7 +28,7 @@ def lease_mix(registry: Registry, model: str, body: MixFields, count: int = 1) -
         if terms is None:
             terms = parse_mix(model or registry.base_name, registry.is_name)
         Mix.of(terms)  # once by the names written, so that a refusal speaks of those
-        return registry.lease(terms, count)
+        return registry.lease(terms, count, user)
     except MixRefused as error:
         raise RequestRefused(str(error), param=field, code="invalid_mix") from None
 

@@ -88,7 +88,6 @@ class GenerationBody(MixFields):
     }
     NO_EFFECT: ClassVar[frozenset[str]] = frozenset(
         {
-            "user",
             "store",
             "metadata",
             "service_tier",
@@ -98,6 +97,7 @@ class GenerationBody(MixFields):
         }
     )
     model: str = Field(min_length=1, max_length=2048)
+    user: str | None = None  # decides nothing but the target of an alias with several
     temperature: float = Field(default=1.0, ge=0, le=2)
     top_p: float = Field(default=1.0, gt=0, le=1)
     top_k: int = Field(default=0, ge=-1, le=MAX_TOP_K)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from dataclasses import dataclass
 
+from lorikeet_adapters.record import Memory
 from lorikeet_adapters.weights import AdapterWeights
 from lorikeet_server.engine.batch import Load
 from lorikeet_server.engine.request import Failure, Request
@@ -33,9 +35,18 @@ class AdapterMissing:
 
 @dataclass(frozen=True, slots=True)
 class Retire:
-    """Nobody names or leases this generation any more."""
+    """Nobody can name or leases this generation any more; `answer` is told what came free."""
 
     generation: str
+    answer: Future[Memory]
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """Bring this generation to the device and keep it there, or keep it no longer."""
+
+    generation: str
+    pinned: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,4 +54,4 @@ class Stop:
     """Abort what is left and end the thread."""
 
 
-Command = Submit | Cancel | AdapterArrived | AdapterMissing | Retire | Stop
+Command = Submit | Cancel | AdapterArrived | AdapterMissing | Retire | Pin | Stop

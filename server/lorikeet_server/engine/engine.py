@@ -10,12 +10,14 @@ import logging
 import queue
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 import torch
 
 from lorikeet_adapters.base_model import BaseModel
 from lorikeet_adapters.mix import BASE_MIX, Mix
+from lorikeet_adapters.record import Memory
 from lorikeet_adapters.weights import AdapterWeights
 from lorikeet_server.engine.batch import Batch, Load, Sampled, StepOutput
 from lorikeet_server.engine.capacity import plan_capacity
@@ -24,6 +26,7 @@ from lorikeet_server.engine.command import (
     AdapterMissing,
     Cancel,
     Command,
+    Pin,
     Retire,
     Stop,
     Submit,
@@ -79,6 +82,7 @@ class Engine:
         self._scheduler = Scheduler(config, self._residency)
         self._progress: dict[str, Progress] = {}
         self._pending: list[Event] = []  # events that commands caused, published with the step's
+        self._retired: list[tuple[Future[Memory], Memory]] = []
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._loader = Loader(fetch, self._commands.put)
         self._stopping = False
@@ -95,8 +99,15 @@ class Engine:
         """End a request as aborted; unknown or finished ones are ignored."""
         self._commands.put(Cancel(request_id))
 
-    def retire(self, generation: str) -> None:
-        self._commands.put(Retire(generation))
+    def retire(self, generation: str) -> Future[Memory]:
+        """Give an adapter's memory back; the answer, in bytes, comes once that is done."""
+        answer: Future[Memory] = Future()
+        self._commands.put(Retire(generation, answer))
+        return answer
+
+    def pin(self, generation: str, pinned: bool) -> None:
+        """Keep an adapter on the device, loading it without any request; or no longer."""
+        self._commands.put(Pin(generation, pinned))
 
     def stop(self) -> None:
         self._commands.put(Stop())
@@ -125,6 +136,7 @@ class Engine:
         events = [*self._pending, *self._apply(batch, output)]
         self._pending = []
         self.stats = self._take_stats(batch)
+        self._answer_retired()
         return events
 
     def complete(self, requests: Iterable[Request]) -> dict[str, tuple[list[Token], Finished]]:
@@ -174,8 +186,12 @@ class Engine:
                 self._arrived(load, weights)
             case AdapterMissing(load, failure):
                 self._missing(load, failure)
-            case Retire(generation):
-                self._scheduler.retire(generation)
+            case Retire(generation, answer):
+                held = self.runner.held(generation)
+                self._retired.append((answer, held if self._scheduler.retire(generation) else Memory()))
+            case Pin(generation, pinned):
+                self._scheduler.pin(generation, pinned)
+                self._fail_unservable()
             case Stop():
                 self._stopping = True
 
@@ -264,6 +280,7 @@ class Engine:
         for request_id in self._scheduler.request_ids:
             self._finish(request_id, Ending(RequestEvent.ABORT))
         events, self._pending = self._pending, []
+        self._answer_retired()
         return events
 
     def _die(self) -> list[Event]:
@@ -277,7 +294,14 @@ class Engine:
         answered, self._pending, self._progress = self._pending, [], {}
         self._residency = Residency(self._config.rank_rows)
         self._scheduler = Scheduler(self._config, self._residency)
+        self._answer_retired()
         return [*answered, *ended]
+
+    def _answer_retired(self) -> None:
+        """After the step that gave the memory back."""
+        for answer, memory in self._retired:
+            answer.set_result(memory)
+        self._retired = []
 
     def _take_stats(self, batch: Batch) -> EngineStats:
         self._steps += bool(batch.tokens)

@@ -34,6 +34,7 @@ class Residency:
         self.row_budget = row_budget
         self._adapters: dict[str, _Resident] = {}
         self._users: Counter[str] = Counter()
+        self.pinned: set[str] = set()  # on the device or wanted there, and never evicted
         self._clock = 0
         self._tickets = 0
 
@@ -82,12 +83,29 @@ class Residency:
     def failed(self, generation: str) -> None:
         self._move(generation, AdapterEvent.LOAD_FAILED)
 
+    def pinned_rows(self, beside: Iterable[str]) -> int:
+        """Rows that pinned adapters take from a request for those `beside` them."""
+        held = self.pinned.difference(beside)
+        return sum(self._adapters[each].rank for each in held if self.is_near(each))
+
+    def settle_pinned(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Bring pinned adapters from the host to the device where rows are free or can be: (evict, insert)."""
+        evict: list[str] = []
+        insert: list[str] = []
+        for generation in sorted(each for each in self.pinned if self.state(each) is AdapterState.HOST):
+            moves = self.admit((generation,))
+            if moves is not None:
+                self.release((generation,))
+                evict.extend(moves[0])
+                insert.extend(moves[1])
+        return tuple(evict), tuple(insert)
+
     def rank_sum(self, generations: Iterable[str]) -> int:
         return sum(self._adapters[generation].rank for generation in generations)
 
     def objection(self, mix: Mix) -> Failure | None:
         """Why a mix can never run here, once all its adapters are near."""
-        if self.rank_sum(mix.adapters) > self.row_budget:
+        if self.rank_sum(mix.adapters) + self.pinned_rows(beside=mix.adapters) > self.row_budget:
             return TOO_MANY_ROWS
         if not mix.is_single and not all(self._adapters[each].blends for each in mix.adapters):
             return NOT_BLENDABLE
@@ -125,6 +143,7 @@ class Residency:
         held = self.is_near(generation)
         self._adapters.pop(generation, None)
         self._users.pop(generation, None)
+        self.pinned.discard(generation)
         return held
 
     def drop(self, generation: str) -> None:
@@ -142,7 +161,10 @@ class Residency:
         idle = [
             generation
             for generation, each in self._adapters.items()
-            if each.state is AdapterState.DEVICE and not self._users[generation] and generation not in spare
+            if each.state is AdapterState.DEVICE
+            and not self._users[generation]
+            and generation not in spare
+            and generation not in self.pinned
         ]
         victims: list[str] = []
         for generation in sorted(idle, key=lambda each: self._adapters[each].last_used):

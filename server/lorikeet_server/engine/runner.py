@@ -12,6 +12,7 @@ from transformers.cache_utils import DynamicCache
 from lorikeet_adapters.base_model import BaseModel
 from lorikeet_adapters.mix import Mix
 from lorikeet_adapters.rank_rows.rows import RankRows
+from lorikeet_adapters.record import Memory
 from lorikeet_adapters.weights import AdapterWeights
 from lorikeet_server.engine.batch import Batch, DecodeRow, PrefillChunk, Sampled, StepOutput
 from lorikeet_server.engine.sampler import Draw, sample
@@ -47,6 +48,11 @@ class Runner:
     def hold(self, generation: str, weights: AdapterWeights) -> None:
         """Keep an adapter's host tensors until a batch inserts or evicts it."""
         self._host[generation] = weights
+
+    def held(self, generation: str) -> Memory:
+        """What an adapter takes now, rows or host tensors."""
+        host = self._host.get(generation)
+        return Memory(self.rank_rows.bytes_of(generation), host.bytes if host is not None else 0)
 
     @torch.no_grad()
     def execute(self, batch: Batch) -> StepOutput:

@@ -89,8 +89,9 @@ class Scheduler:
         self._drop_unwanted((generation,))
 
     def adapter_failed(self, generation: str) -> tuple[str, ...]:
-        """The load failed; returns the requests that cannot go on because of it."""
+        """The load failed; returns the requests that cannot go on because of it. A pin is given up too."""
         self._residency.failed(generation)
+        self._residency.pinned.discard(generation)
         return self.waiting_for(generation)
 
     def unservable(self) -> tuple[tuple[str, Failure], ...]:
@@ -110,10 +111,20 @@ class Scheduler:
             if entry.state in WAITING and generation in entry.adapters
         )
 
-    def retire(self, generation: str) -> None:
-        """An adapter nobody names or leases any more gives its rows back in the next step."""
-        if self._residency.retire(generation):
+    def retire(self, generation: str) -> bool:
+        """An adapter nobody names or leases any more gives its rows back in the next step; False if it has none."""
+        held = self._residency.retire(generation)
+        if held:
             self._evict.append(generation)
+        return held
+
+    def pin(self, generation: str, pinned: bool) -> None:
+        """Load an adapter that no request asks for, and never evict it; or treat it as any other again."""
+        if pinned:
+            self._residency.pinned.add(generation)
+        else:
+            self._residency.pinned.discard(generation)
+            self._drop_unwanted((generation,))
 
     def schedule(self) -> Batch:
         """Decide the next step."""
@@ -124,8 +135,9 @@ class Scheduler:
         )
         load = tuple(Load(each, self._residency.load(each)) for each in self._wanted())
         budget = max(self._config.prefill_tokens - len(decode), 1)
+        pinned = self._settle_pinned()
         insert, prefill = self._fill(budget)
-        batch = Batch(tuple(self._leaving), load, tuple(self._evict), insert, decode, prefill)
+        batch = Batch(tuple(self._leaving), load, tuple(self._evict), pinned + insert, decode, prefill)
         self._leaving, self._evict = [], []
         self._check(batch)
         return batch
@@ -188,13 +200,19 @@ class Scheduler:
         self._send_back(frozenset(evict))
         return insert
 
+    def _settle_pinned(self) -> tuple[str, ...]:
+        evict, insert = self._residency.settle_pinned()
+        self._evict.extend(evict)
+        self._send_back(frozenset(evict))
+        return insert
+
     def _wake(self, entry: _Entry) -> None:
         if all(self._residency.is_near(each) for each in entry.adapters):
             entry.state = advance(entry.state, RequestEvent.ADAPTERS_READY)
 
     def _wanted(self) -> tuple[str, ...]:
         """Adapters to start loading now: whole mixes, in order of arrival, as many as may lie ready."""
-        wanted: dict[str, None] = {}
+        wanted = dict.fromkeys(self._residency.absent(sorted(self._residency.pinned)))
         on_host = self._residency.on_host
         for place, entry in enumerate(each for each in self._entries.values() if each.state in WAITING):
             absent = [each for each in self._residency.absent(entry.adapters) if each not in wanted]
@@ -212,7 +230,8 @@ class Scheduler:
     def _drop_unwanted(self, generations: Iterable[str]) -> None:
         for generation in generations:
             on_host = self._residency.state(generation) is AdapterState.HOST
-            if on_host and not self.waiting_for(generation):
+            pinned = generation in self._residency.pinned
+            if on_host and not pinned and not self.waiting_for(generation):
                 self._residency.drop(generation)
                 self._evict.append(generation)
 

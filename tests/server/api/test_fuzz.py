@@ -23,7 +23,10 @@ from tests.server.world import (
 )
 from tests.server.world import Script as Events
 
-POSTS = sorted(route.path for route in ROUTES if "POST" in (route.methods or ()))
+WITH_BODY = ("POST", "PUT", "PATCH")
+CALLS = sorted(
+    f"{method} {route.path}" for route in ROUTES for method in WITH_BODY if method in (route.methods or ())
+)
 RELAXED = settings(
     deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -43,16 +46,27 @@ PLAIN: dict[str, Any] = {
     **SAMPLING,
 }
 RIGHT: dict[str, dict[str, Any]] = {
-    "/v1/chat/completions": {
+    "POST /v1/chat/completions": {
         **PLAIN,
         "messages": [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}],
         "max_completion_tokens": 2,
     },
-    "/v1/completions": {**PLAIN, "prompt": [[1, 2]]},
-    "/generate": {"inputs": "Hi", "parameters": {**SAMPLING, "max_new_tokens": 2, "merged_adapters": MIX}},
-    "/generate_stream": {"inputs": "Hi", "parameters": {**SAMPLING, "adapter_id": "formal", "details": True}},
-    "/v1/adapters": {"name": "fuzzed", "source": {"type": "local", "path": "nowhere"}, "replace": True},
+    "POST /v1/completions": {**PLAIN, "prompt": [[1, 2]]},
+    "POST /generate": {
+        "inputs": "Hi",
+        "parameters": {**SAMPLING, "max_new_tokens": 2, "merged_adapters": MIX},
+    },
+    "POST /generate_stream": {
+        "inputs": "Hi",
+        "parameters": {**SAMPLING, "adapter_id": "formal", "details": True},
+    },
+    "POST /v1/adapters": {"name": "fuzzed", "source": {"type": "local", "path": "nowhere"}, "replace": True},
+    "PATCH /v1/adapters/{name:path}": {"pinned": True, "metadata": {"by": ["me"]}},
+    "POST /v1/adapters/activate/{name:path}": {"generation": "0" * 64},
+    "PUT /v1/aliases/{name:path}": {"targets": [{"name": "nobody", "generation": "0" * 64, "weight": 0.5}]},
 }
+# Their folder, adapter or target is nowhere.
+REFUSED = {"POST /v1/adapters": 422} | {call: 404 for call in RIGHT if "{name:path}" in call}
 numbers = st.sampled_from([0, -1, 1, 0.5, 1e-40, 1e308, 2**31, 2**63, 2**64, 10**30, True, False])
 texts = st.sampled_from(["", "a", BASE, "formal", "formal:0.5+friendly", "../x", "\0", "\u2028", "9" * 300])
 leaves = st.none() | numbers | texts | st.text(max_size=6) | st.floats() | st.integers()
@@ -64,9 +78,9 @@ anything = st.recursive(
 
 
 @st.composite
-def nearly_right(draw: st.DrawFn, path: str) -> Any:
+def nearly_right(draw: st.DrawFn, call: str) -> Any:
     """A good body with one or two of its values, at any depth, replaced."""
-    body = json.loads(json.dumps(RIGHT[path]))
+    body = json.loads(json.dumps(RIGHT[call]))
     for _ in range(draw(st.integers(1, 2))):
         at: Any = body
         while True:
@@ -88,38 +102,46 @@ def scripted(shared: tuple[Server, TestClient]) -> Iterator[TestClient]:
     made = Scripted(lambda request: Events(token(request), finished(request)))
     with client_of(with_requests(shared[0].services, made)) as client:
         yield client
+        client.delete("/v1/aliases/fuzzed")
 
 
-def check(client: TestClient, path: str, body: object) -> None:
-    answer = client.post(path, content=json.dumps(body), headers={"content-type": "application/json"})
+def send(client: TestClient, call: str, body: object) -> Any:
+    method, _, path = call.partition(" ")
+    headers = {"content-type": "application/json"}
+    return client.request(
+        method, path.replace("{name:path}", "fuzzed"), content=json.dumps(body), headers=headers
+    )
+
+
+def check(client: TestClient, call: str, body: object) -> None:
+    answer = send(client, call, body)
     assert answer.status_code < 500, (body, answer.text)
     if answer.status_code >= 400:
         assert set(answer.json()) in ({"error"}, {"error", "error_type"})
     assert len(answer.headers["x-request-id"]) == 32
 
 
-@pytest.mark.parametrize("path", POSTS)
-def test_the_bodies_to_spoil_are_right(scripted: TestClient, path: str) -> None:
-    expected = 422 if path == "/v1/adapters" else 200  # its folder is nowhere
-    assert scripted.post(path, json=RIGHT[path]).status_code == expected
+@pytest.mark.parametrize("call", CALLS)
+def test_the_bodies_to_spoil_are_right(scripted: TestClient, call: str) -> None:
+    assert send(scripted, call, RIGHT[call]).status_code == REFUSED.get(call, 200)
 
 
-@pytest.mark.parametrize("path", POSTS)
-def test_arbitrary_json_is_never_500(scripted: TestClient, path: str) -> None:
+@pytest.mark.parametrize("call", CALLS)
+def test_arbitrary_json_is_never_500(scripted: TestClient, call: str) -> None:
     @RELAXED
-    @given(anything | st.dictionaries(st.sampled_from(sorted(RIGHT[path])), anything, max_size=6))
+    @given(anything | st.dictionaries(st.sampled_from(sorted(RIGHT[call])), anything, max_size=6))
     def run(body: object) -> None:
-        check(scripted, path, body)
+        check(scripted, call, body)
 
     run()
 
 
-@pytest.mark.parametrize("path", POSTS)
-def test_nearly_right_json_is_never_500(scripted: TestClient, path: str) -> None:
+@pytest.mark.parametrize("call", CALLS)
+def test_nearly_right_json_is_never_500(scripted: TestClient, call: str) -> None:
     @RELAXED
-    @given(nearly_right(path))
+    @given(nearly_right(call))
     def run(body: object) -> None:
-        check(scripted, path, body)
+        check(scripted, call, body)
 
     run()
 

@@ -12,6 +12,7 @@ import torch
 from lorikeet_adapters.base_model import BaseModel, load_base
 from lorikeet_adapters.errors import AdapterNotFound
 from lorikeet_adapters.mix import Mix, Term
+from lorikeet_adapters.record import Memory
 from lorikeet_adapters.weights import AdapterWeights, ModuleRows
 from lorikeet_server.engine.config import EngineConfig
 from lorikeet_server.engine.engine import Engine, Vocabulary
@@ -240,3 +241,56 @@ def test_what_is_on_its_way_in_when_it_stops_is_answered(base: BaseModel, folder
     world.engine.run()
     endings = {event.request_id: event.reason for event in published if isinstance(event, Finished)}
     assert endings == {"running": FinishReason.ABORTED, "late": FinishReason.ABORTED}
+
+
+# Pins and retirements.
+
+
+def test_a_pin_loads_without_a_request_and_is_never_evicted(base: BaseModel, folder: Path) -> None:
+    world = World(base, folder, {"a": rows_for(base, 4), "b": rows_for(base, 4), "c": rows_for(base, 4)})
+    engine = world.engine
+    engine.pin("a", True)
+    engine.step()  # the load begins; the next step begins when it has landed
+    engine.step()
+    assert engine.runner.rank_rows.resident == {"a": 4}
+    for name in ("b", "c", "b"):  # each needs the four rows that `a` leaves
+        engine.complete([Request(f"r-{name}", (1, 2), Sampling(max_tokens=2), Mix.of([Term(name, 1.0)]))])
+        assert "a" in engine.runner.rank_rows.resident
+    engine.pin("a", False)
+    mix = Mix.of([Term("b", 1.0), Term("c", 1.0)])
+    engine.complete([Request("both", (1, 2), Sampling(max_tokens=2), mix)])
+    assert "a" not in engine.runner.rank_rows.resident
+    engine.close()
+
+
+def test_a_mix_that_does_not_fit_beside_the_pinned_fails_and_does_not_wait(
+    base: BaseModel, folder: Path
+) -> None:
+    world = World(base, folder, {"a": rows_for(base, 5), "b": rows_for(base, 4)})
+    world.engine.pin("a", True)
+    beside = Request("beside", (1, 2), Sampling(max_tokens=2), Mix.of([Term("b", 1.0)]))
+    alone = Request("alone", (1, 2), Sampling(max_tokens=2), Mix.of([Term("a", 1.0)]))
+    answers = world.engine.complete([beside, alone])
+    assert answers["beside"][1].failure == TOO_MANY_ROWS
+    assert answers["alone"][1].failure is None
+    world.engine.close()
+
+
+def test_a_pin_whose_load_fails_is_given_up(base: BaseModel, folder: Path) -> None:
+    world = World(base, folder, {})
+    world.engine.pin("nobody", True)
+    world.engine.step()
+    world.engine.step()
+    assert world.engine._scheduler.idle, "it is not tried again and again"
+    world.engine.close()
+
+
+def test_a_retirement_is_answered_with_the_bytes_given_back(base: BaseModel, folder: Path) -> None:
+    weights = rows_for(base, 4)
+    world = World(base, folder, {"a": weights})
+    world.engine.complete([Request("r", (1, 2), Sampling(max_tokens=2), Mix.of([Term("a", 1.0)]))])
+    answers = [world.engine.retire("a"), world.engine.retire("a"), world.engine.retire("nobody")]
+    world.engine.step()
+    assert [each.result(0) for each in answers] == [Memory(device=weights.bytes), Memory(), Memory()]
+    assert world.engine.runner.rank_rows.resident == {}
+    world.engine.close()

@@ -47,6 +47,7 @@ class Simulation:
     requests: dict[str, Request] = field(default_factory=dict)
     tokens: dict[str, int] = field(default_factory=dict)
     endings: dict[str, list[RequestEvent]] = field(default_factory=dict)
+    pins: set[str] = field(default_factory=set)
 
     def add(self, each: Request) -> None:
         self.requests[each.id] = each
@@ -60,11 +61,21 @@ class Simulation:
         self.scheduler.finish(request_id, event)
         self.endings[request_id].append(event)
 
+    def pin(self, adapter: str, pinned: bool) -> None:
+        """As far as the registry allows: the pinned fit the rows together."""
+        after = self.pins | {adapter} if pinned else self.pins - {adapter}
+        if sum(map(rank, after)) <= 16:
+            self.pins = after
+            self.scheduler.pin(adapter, pinned)
+            for request_id, _ in self.scheduler.unservable():
+                self.finish(request_id, RequestEvent.FAIL)
+
     def load_one(self, fails: bool, which: int | None = None) -> None:
         order = self.loading.pop(self.chance.randrange(len(self.loading)) if which is None else which)
         generation = order.generation
         assert self.scheduler.expects(order)
         if fails:
+            self.pins.discard(generation)
             for request_id in self.scheduler.adapter_failed(generation):
                 self.finish(request_id, RequestEvent.FAIL)
             return
@@ -91,6 +102,8 @@ class Simulation:
         for request_id in batch.leave:
             self.slots.pop(request_id, None)
         self.loading.extend(batch.load)
+        again = {order.generation for order in batch.load}  # dropped, then pinned before the step
+        assert self.pins & set(batch.evict) <= again, "a pinned adapter was evicted"
         for generation in batch.evict:
             (self.host if generation in self.host else self.resident).remove(generation)
         for generation in batch.insert:
@@ -108,9 +121,15 @@ class Simulation:
 
 
 @settings(max_examples=300, deadline=None)
-@given(seed=st.integers(0, 2**32), count=st.integers(1, 20), fail=st.floats(0, 0.5), cancel=st.floats(0, 0.2))
+@given(
+    seed=st.integers(0, 2**32),
+    count=st.integers(1, 20),
+    fail=st.floats(0, 0.5),
+    cancel=st.floats(0, 0.2),
+    pin=st.just(0.0) | st.floats(0, 0.3),
+)
 def test_every_request_ends_exactly_once_whatever_happens(
-    seed: int, count: int, fail: float, cancel: float
+    seed: int, count: int, fail: float, cancel: float, pin: float
 ) -> None:
     chance = random.Random(seed)
     world = Simulation(make_scheduler(), chance)
@@ -123,6 +142,8 @@ def test_every_request_ends_exactly_once_whatever_happens(
             world.add(pending.pop())
         if world.loading and chance.random() < 0.5:
             world.load_one(fails=chance.random() < fail)
+        if chance.random() < pin:
+            world.pin(chance.choice(list(RANKS)), chance.random() < 0.5)
         for request_id in world.scheduler.request_ids:
             if chance.random() < cancel * 0.1:
                 world.finish(request_id, RequestEvent.ABORT)
@@ -132,6 +153,13 @@ def test_every_request_ends_exactly_once_whatever_happens(
             break
     assert not pending
     assert {len(each) for each in world.endings.values()} == {1}
+    while world.loading or not world.scheduler.idle:
+        if world.loading:
+            world.load_one(fails=False)
+        world.step()
+    assert world.pins <= world.resident, "what is pinned comes up when there is nothing else to do"
+    for adapter in sorted(world.pins):
+        world.pin(adapter, False)
     while not world.scheduler.idle:
         world.step()
     assert not world.slots, "a slot was not given back"

@@ -1,0 +1,110 @@
+"""What the catalogue holds, as values: generations, names, aliases, events, and a change to them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class HistoryEvent(StrEnum):
+    """What can happen to a name. `ACTIVATED` is a step back to a newer generation, after a roll back."""
+
+    REGISTERED = "registered"
+    REPLACED = "replaced"
+    ACTIVATED = "activated"
+    ROLLED_BACK = "rolled_back"
+    UPDATED = "updated"
+    DELETED = "deleted"
+    ALIAS_SET = "alias_set"
+    ALIAS_DELETED = "alias_deleted"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredGeneration:
+    """`facts` is what was learned when the files fitted a base: ranks, bytes, warnings.
+
+    `base` is the fingerprint of the base they were checked against last, `findings` why they do not fit it.
+    """
+
+    generation: str
+    config: str
+    weights: str
+    facts: dict[str, Any]
+    base: str = ""
+    findings: tuple[dict[str, str], ...] = ()
+
+    @property
+    def blobs(self) -> tuple[str, str]:
+        return (self.config, self.weights)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredName:
+    """`generations` are those still on disk, the newest first; the first is what the name means.
+
+    `details` is what the operator said: source, metadata, pinned. `created` in seconds since the epoch.
+    """
+
+    name: str
+    generations: tuple[str, ...]
+    details: dict[str, Any]
+    created: float
+
+    @property
+    def generation(self) -> str:
+        return self.generations[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One share of an alias; without a generation it follows what the name means."""
+
+    name: str
+    generation: str | None
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAlias:
+    name: str
+    targets: tuple[Target, ...]
+    created: float
+    updated: float
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvent:
+    """`generation` is empty and `targets` filled where an alias was set. `at` in seconds since the epoch."""
+
+    id: int
+    name: str
+    event: HistoryEvent
+    generation: str
+    targets: tuple[Target, ...]
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One transaction. `event` is what the history says of it under the name that changed."""
+
+    event: HistoryEvent
+    put: StoredName | StoredAlias | None = None
+    remove: StoredName | StoredAlias | None = None
+    generations: Mapping[str, StoredGeneration] = field(default_factory=dict)
+
+    @property
+    def description(self) -> str:
+        """For the log: which name, and what it has to do with."""
+        subject = self.subject
+        if isinstance(subject, StoredName):
+            return f"{subject.name}, generation {subject.generation[:12]}"
+        return f"{subject.name}, targets {', '.join(each.name for each in subject.targets)}"
+
+    @property
+    def subject(self) -> StoredName | StoredAlias:
+        subject = self.put or self.remove
+        assert subject is not None, "a change puts something or removes it"
+        return subject

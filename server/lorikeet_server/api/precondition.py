@@ -1,0 +1,63 @@
+"""If-Match as a compare-and-swap on generations, and Idempotency-Key as a memory of answers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from lorikeet_adapters.directory import ANY
+from lorikeet_server.api.services import Services
+from lorikeet_server.errors import KeyReused, RequestRefused
+
+GENERATION = re.compile(r'"?([0-9a-f]{64})"?')
+KEY = re.compile(r"[\x21-\x7e]{1,255}")
+
+
+def expected_generation(http: Request) -> str | None:
+    """What If-Match says the name means: a generation, in quotes or not, or `*`. Raises RequestRefused."""
+    given = http.headers.get("if-match")
+    if given is None or given.strip() == ANY:
+        return None if given is None else ANY
+    found = GENERATION.fullmatch(given.strip())
+    if found is None:
+        raise RequestRefused(
+            "If-Match: must be one generation of 64 hexadecimal digits, or *", param="If-Match"
+        )
+    return found[1]
+
+
+async def answered_once(
+    http: Request, content: object, work: Callable[[], Awaitable[tuple[dict[str, Any], int]]]
+) -> Response:
+    """Do the work, or under an Idempotency-Key of the last day give its answer again. Raises KeyReused.
+
+    `content` is what the body asks, as JSON can hold it.
+
+    Only answers of work that was done are remembered. The answer is written after the work; a kill
+    between the two makes a repetition do it again, so the work must bear that.
+    """
+    key = http.headers.get("idempotency-key")
+    if key is None:
+        return JSONResponse(*await work())
+    if not KEY.fullmatch(key):
+        raise RequestRefused("Idempotency-Key: must be 1 to 255 visible characters", param="Idempotency-Key")
+    services: Services = http.app.state.services
+    notes = services.registry.store.notes
+    asked = [http.url.path, http.url.query, http.headers.get("if-match"), content]
+    digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+    known = await run_in_threadpool(notes.answer, key)
+    if known is not None:
+        if known[0] != digest:
+            raise KeyReused("this Idempotency-Key was sent with another request; use a new key")
+        answer, status = json.loads(known[1])
+        return JSONResponse(answer, status, {"idempotency-replayed": "true"})
+    answer, status = await work()
+    await run_in_threadpool(notes.remember_answer, key, digest, json.dumps([answer, status]))
+    return JSONResponse(answer, status)

@@ -1,0 +1,163 @@
+"""`lorikeet adapters show|history|rollback|pin|alias`: what happens to adapters after they are registered."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from lorikeet_adapters.errors import AliasRefused, GenerationNotFound
+from lorikeet_server.desk import Desk, open_desk
+from lorikeet_server.flags import DATA_DIR, DataDir, Json, Url
+
+upkeep = typer.Typer()
+SHORT = 12  # characters of a generation in a table
+To = Annotated[
+    list[str] | None,
+    typer.Option("--to", help="NAME, NAME=WEIGHT or NAME@GENERATION=WEIGHT; may be repeated."),
+]
+
+
+@upkeep.command()
+def show(name: str, data_dir: DataDir = DATA_DIR, url: Url = "", as_json: Json = False) -> None:
+    """Everything known about one adapter."""
+    with open_desk(url, data_dir) as desk:
+        record = desk.record(name)
+    if as_json:
+        typer.echo(json.dumps(record))
+        return
+    shown = {**record, "ranks": f"{len(record['ranks'])} modules", "created": _moment(record["created"])}
+    shown["last_used"] = _moment(record["last_used"])
+    rows = [(key, _text(value)) for key, value in shown.items() if key != "object"]
+    _print_table(("field", "value"), rows)
+
+
+@upkeep.command()
+def history(name: str, data_dir: DataDir = DATA_DIR, url: Url = "", as_json: Json = False) -> None:
+    """What happened to a name, the newest first, and which generations it can go back to."""
+    with open_desk(url, data_dir) as desk:
+        events = desk.history(name)
+        kept = {record["id"]: record["generations"] for record in desk.records()}.get(name, [])
+    if as_json:
+        typer.echo(json.dumps(events))
+        return
+    rows = [
+        (_moment(each["created"]), each["event"], _subject(each), _place(each["generation"], kept))
+        for each in events
+    ]
+    _print_table(("when", "event", "generation or targets", "now"), rows)
+
+
+@upkeep.command()
+def rollback(
+    name: str,
+    generation: Annotated[str, typer.Argument(help="Its first digits; default: the one before.")] = "",
+    data_dir: DataDir = DATA_DIR,
+    url: Url = "",
+    as_json: Json = False,
+) -> None:
+    """Make a name mean one of its former generations again."""
+    with open_desk(url, data_dir) as desk:
+        record = desk.activate(name, _pick(name, desk.record(name)["generations"], generation))
+    typer.echo(json.dumps(record) if as_json else f"{name}  generation {record['generation'][:SHORT]}")
+
+
+@upkeep.command()
+def pin(
+    name: str,
+    off: Annotated[bool, typer.Option("--off", help="Let it leave the device again.")] = False,
+    data_dir: DataDir = DATA_DIR,
+    url: Url = "",
+    as_json: Json = False,
+) -> None:
+    """Keep an adapter on the device, from the start of the server on."""
+    with open_desk(url, data_dir) as desk:
+        record = desk.pin(name, not off)
+    typer.echo(json.dumps(record) if as_json else f"{name}  {'pinned' if record['pinned'] else 'not pinned'}")
+
+
+@upkeep.command()
+def alias(
+    name: Annotated[str, typer.Argument(help="The alias; none lists them all.")] = "",
+    to: To = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Remove the alias.")] = False,
+    data_dir: DataDir = DATA_DIR,
+    url: Url = "",
+    as_json: Json = False,
+) -> None:
+    """Let a name send requests to adapters, in shares where there are several."""
+    if bool(to) + remove != bool(name):  # one of the two with a name, none without
+        raise typer.BadParameter("write `alias`, `alias NAME --to ...` or `alias NAME --remove`")
+    with open_desk(url, data_dir) as desk:
+        answer = _alias(desk, name, to or [])
+    if as_json:
+        typer.echo(json.dumps(answer))
+    elif isinstance(answer, list):
+        _print_table(("alias", "targets"), [(each["id"], _subject(each)) for each in answer])
+    else:
+        typer.echo(f"{name} removed" if remove else f"{name} -> {_subject(answer)}")
+
+
+def _alias(desk: Desk, name: str, to: list[str]) -> Any:
+    if to:
+        known = {record["id"]: record["generations"] for record in desk.records()}
+        return desk.put_alias(name, [_target(each, known) for each in to])
+    return desk.delete_alias(name) if name else desk.aliases()
+
+
+def _target(text: str, known: dict[str, list[str]]) -> dict[str, Any]:
+    """`support`, `support=95` or `support@1f2e=5`."""
+    named, equals, weight = text.partition("=")
+    name, at, digits = named.partition("@")
+    try:
+        share = float(weight) if equals else 1.0
+    except ValueError:
+        raise AliasRefused(f"--to {text}: the weight {weight!r} is no number") from None
+    generation = _pick(name, known.get(name, []), digits) if at else None
+    return {"name": name, "generation": generation, "weight": share}
+
+
+def _pick(name: str, generations: list[str], digits: str) -> str:
+    """The one generation that starts with these digits; without digits the one before the current."""
+    found = [each for each in generations if each.startswith(digits)] if digits else generations[1:2]
+    if len(found) != 1:
+        raise GenerationNotFound(name, digits or "before this one")
+    return found[0]
+
+
+def _subject(each: dict[str, Any]) -> str:
+    if not each.get("targets"):
+        return str(each.get("generation") or "")[:SHORT]
+    return ", ".join(
+        f"{target['name']}{'@' + target['generation'][:SHORT] if target['generation'] else ''}={target['weight']:g}"
+        for target in each["targets"]
+    )
+
+
+def _place(generation: str | None, kept: list[str]) -> str:
+    if generation not in kept:
+        return ""
+    return "current" if generation == kept[0] else "kept"
+
+
+def _moment(seconds: int | None) -> str:
+    return "never" if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(" ", "seconds")
+
+
+def _text(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(_text(each) for each in value)
+    return json.dumps(value) if isinstance(value, dict | bool) or value is None else str(value)
+
+
+def _print_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
