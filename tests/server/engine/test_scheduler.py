@@ -334,3 +334,21 @@ def test_finishing_twice_is_a_bug_that_shows(event: RequestEvent) -> None:
     world.finish("once", event)
     with pytest.raises(KeyError):
         world.finish("once", event)
+
+
+def test_a_pinned_adapter_stays_though_it_was_used_least_recently() -> None:
+    world = Simulation(make_scheduler(), random.Random(0))
+    world.pin("a", True)
+    world.step()
+    world.load_one(fails=False)
+    assert world.step().insert == ("a",), "without a request"
+    for name, evicted in (("b", ()), ("c", ("b",))):
+        world.add(request(name, name, tokens=1))
+        world.step()
+        world.load_one(fails=False)
+        assert world.step().evict == evicted
+    world.pin("a", False)
+    world.add(request("again", "b", tokens=1))
+    world.step()
+    world.load_one(fails=False)
+    assert world.step().evict == ("a",), "as any other again"
