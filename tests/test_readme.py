@@ -26,6 +26,7 @@ from lorikeet_adapters.spec import parse_spec
 from lorikeet_adapters.weights import AdapterWeights, load_weights
 from lorikeet_server.engine.config import EngineConfig
 from lorikeet_server.engine.engine import Engine, Vocabulary
+from lorikeet_server.engine.offline import complete
 from lorikeet_server.engine.request import Request as EngineRequest
 from lorikeet_server.engine.request import Sampling
 from lorikeet_server.engine.tokenizer import load_tokenizer
@@ -142,7 +143,7 @@ def test_every_shown_token_stands_clear_of_its_rival(form: str) -> None:
     vocabulary = Vocabulary(tokenizer.decode, tokenizer.eos)
     engine = Engine(base, EngineConfig(), vocabulary, adapters.__getitem__)
     requests = [as_request(line, tokenizer, adapters) for line, _ in SHOWN]
-    answers = engine.complete(requests)
+    answers = complete(engine, requests)
     for request, (_, expected) in zip(requests, SHOWN, strict=True):
         tokens, end = answers[request.id]
         assert "".join(token.text for token in tokens) + end.text == expected

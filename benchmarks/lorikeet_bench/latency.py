@@ -12,6 +12,7 @@ import torch
 from lorikeet_bench.arms import Arm, Bench
 from lorikeet_bench.plan import Plan, PlanRefused
 from lorikeet_bench.probe import BandwidthProbe
+from lorikeet_server.engine.offline import complete
 from lorikeet_server.engine.request import Finished, Request, Sampling
 
 Prompts = Sequence[tuple[int, ...]]
@@ -85,7 +86,7 @@ def run_batch(arm: Arm, prompts: Prompts, tokens: int, probe: BandwidthProbe) ->
     ]
     bandwidth = probe.read()
     started = time.perf_counter()
-    answers = arm.engine.complete(requests)
+    answers = complete(arm.engine, requests)
     duration = time.perf_counter() - started
     endings = [_complete(arm, ending, tokens) for _, ending in answers.values()]
     first = [_seconds(ending.timing.first_token) for ending in endings]

@@ -15,6 +15,7 @@ from lorikeet_adapters.spec import parse_spec
 from lorikeet_adapters.weights import AdapterWeights, load_weights
 from lorikeet_server.engine.config import EngineConfig
 from lorikeet_server.engine.engine import Engine, Vocabulary
+from lorikeet_server.engine.offline import complete
 from lorikeet_server.engine.request import Finished, FinishReason, Request, Sampling, Token
 from lorikeet_server.engine.tokenizer import load_tokenizer
 from lorikeet_trainer.dataset import Dataset
@@ -59,8 +60,9 @@ class Judge:
         waiting = iter(dict.fromkeys(questions))
         answers: dict[Question, Answer] = {}
         while together := {next(self._ids): question for question in islice(waiting, IN_FLIGHT)}:
-            done = self._engine.complete(
-                Request(key, question.prompt, sampling, question.mix) for key, question in together.items()
+            done = complete(
+                self._engine,
+                [Request(key, question.prompt, sampling, question.mix) for key, question in together.items()],
             )
             answers |= {question: _answer(*done[key]) for key, question in together.items()}
         return answers

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import queue
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -34,14 +34,15 @@ from lorikeet_server.engine.command import (
 from lorikeet_server.engine.config import EngineConfig
 from lorikeet_server.engine.detokenise import Decode
 from lorikeet_server.engine.failures import DEAD, NON_FINITE, too_long, unknown_token
-from lorikeet_server.engine.lifecycle import FINISH_REASONS, RequestEvent, RequestState
+from lorikeet_server.engine.lifecycle import FINISH_REASONS, RequestEvent
 from lorikeet_server.engine.loader import Fetch, Loader
 from lorikeet_server.engine.progress import Ending, Progress
-from lorikeet_server.engine.request import Event, Failure, Finished, FinishReason, Request, Token
+from lorikeet_server.engine.request import Event, Failure, Finished, FinishReason, Request
 from lorikeet_server.engine.residency import Residency
 from lorikeet_server.engine.runner import Runner
 from lorikeet_server.engine.scheduler import Scheduler
 from lorikeet_server.engine.stats import EngineStats
+from lorikeet_server.engine.tally import Tally
 
 log = logging.getLogger(__name__)
 
@@ -86,8 +87,7 @@ class Engine:
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._loader = Loader(fetch, self._commands.put)
         self._stopping = False
-        self._steps = 0
-        self._loads = self._failed_loads = self._evictions = 0
+        self._tally = Tally()
 
     # Any thread.
 
@@ -135,29 +135,15 @@ class Engine:
         output = self.runner.execute(batch)
         events = [*self._pending, *self._apply(batch, output)]
         self._pending = []
-        self.stats = self._take_stats(batch)
+        self._tally.steps += bool(batch.tokens)
+        self.stats = self._tally.read(self._scheduler, self._residency, self.runner)
         self._answer_retired()
         return events
 
-    def complete(self, requests: Iterable[Request]) -> dict[str, tuple[list[Token], Finished]]:
-        """Run requests to their end on this thread, batched as traffic is; for evaluation and benchmarks.
-
-        Afterwards every slot is free. A request whose adapter is not resident joins when it is loaded.
-        """
-        answers: dict[str, list[Token]] = {}
-        endings: dict[str, Finished] = {}
-        for request in requests:
-            answers[request.id] = []
-            self.submit(request)
-        while len(endings) < len(answers):
-            for event in self.step():
-                if isinstance(event, Token):
-                    answers[event.request_id].append(event)
-                else:
-                    endings[event.request_id] = event
-        while not self._scheduler.idle:
-            self.step()
-        return {request_id: (tokens, endings[request_id]) for request_id, tokens in answers.items()}
+    @property
+    def idle(self) -> bool:
+        """Nothing to compute and nothing to give back."""
+        return self._scheduler.idle
 
     def logprobs(self, prompt: Sequence[int], completion: Sequence[int], mix: Mix = BASE_MIX) -> list[float]:
         """Teacher-forced log-probabilities of `completion`; every adapter of `mix` must be resident."""
@@ -218,14 +204,14 @@ class Engine:
     def _arrived(self, load: Load, weights: AdapterWeights) -> None:
         if not self._scheduler.expects(load):
             return  # retired while it was read
-        self._loads += 1
+        self._tally.loads += 1
         self.runner.hold(load.generation, weights)
         self._scheduler.adapter_loaded(load.generation, weights.rank, blends=not weights.is_dora)
         self._fail_unservable()
 
     def _missing(self, load: Load, failure: Failure) -> None:
         if self._scheduler.expects(load):
-            self._failed_loads += 1
+            self._tally.failed_loads += 1
             for request_id in self._scheduler.adapter_failed(load.generation):
                 self._finish(request_id, Ending(RequestEvent.FAIL), failure)
 
@@ -302,23 +288,3 @@ class Engine:
         for answer, memory in self._retired:
             answer.set_result(memory)
         self._retired = []
-
-    def _take_stats(self, batch: Batch) -> EngineStats:
-        self._steps += bool(batch.tokens)
-        self._evictions += len(batch.evict)
-        count = self._scheduler.count
-        return EngineStats(
-            running=count(RequestState.DECODE, RequestState.PREFILL),
-            waiting=count(RequestState.WAITING),
-            waiting_adapter=count(RequestState.WAITING_ADAPTER),
-            slots=self._config.max_slots,
-            rows_used=self._residency.rows_used,
-            rows=self._config.rank_rows,
-            cache_bytes=self.runner.cache_bytes,
-            adapter_bytes=self.runner.rank_rows.bytes,
-            steps=self._steps,
-            loads=self._loads,
-            failed_loads=self._failed_loads,
-            evictions=self._evictions,
-            adapters=self._residency.states(),
-        )

@@ -32,6 +32,7 @@ class Residency:
 
     def __init__(self, row_budget: int) -> None:
         self.row_budget = row_budget
+        self.evictions = 0  # adapters that made room for others
         self._adapters: dict[str, _Resident] = {}
         self._users: Counter[str] = Counter()
         self.pinned: set[str] = set()  # on the device or wanted there, and never evicted
@@ -123,6 +124,7 @@ class Residency:
         )
         if victims is None:
             return None
+        self.evictions += len(victims)
         for generation in victims:
             self._move(generation, AdapterEvent.EVICT)
             self._move(generation, AdapterEvent.DROP)

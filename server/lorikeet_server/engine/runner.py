@@ -38,6 +38,10 @@ class Runner:
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
 
     @property
+    def slots(self) -> int:
+        return self._cache.slots
+
+    @property
     def slots_used(self) -> int:
         return len(self._order) + len(self._prefilling)
 

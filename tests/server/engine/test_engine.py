@@ -17,6 +17,7 @@ from lorikeet_adapters.weights import AdapterWeights, ModuleRows
 from lorikeet_server.engine.config import EngineConfig
 from lorikeet_server.engine.engine import Engine, Vocabulary
 from lorikeet_server.engine.failures import DEAD, NON_FINITE, TOO_MANY_ROWS
+from lorikeet_server.engine.offline import complete
 from lorikeet_server.engine.request import Event, Failure, Finished, FinishReason, Request, Sampling, Token
 from lorikeet_server.engine.tokenizer import load_tokenizer
 from tests.tiny import greedy, make_model, save_model
@@ -254,11 +255,11 @@ def test_a_pin_loads_without_a_request_and_is_never_evicted(base: BaseModel, fol
     engine.step()
     assert engine.runner.rank_rows.resident == {"a": 4}
     for name in ("b", "c", "b"):  # each needs the four rows that `a` leaves
-        engine.complete([Request(f"r-{name}", (1, 2), Sampling(max_tokens=2), Mix.of([Term(name, 1.0)]))])
+        complete(engine, [Request(f"r-{name}", (1, 2), Sampling(max_tokens=2), Mix.of([Term(name, 1.0)]))])
         assert "a" in engine.runner.rank_rows.resident
     engine.pin("a", False)
     mix = Mix.of([Term("b", 1.0), Term("c", 1.0)])
-    engine.complete([Request("both", (1, 2), Sampling(max_tokens=2), mix)])
+    complete(engine, [Request("both", (1, 2), Sampling(max_tokens=2), mix)])
     assert "a" not in engine.runner.rank_rows.resident
     engine.close()
 
@@ -270,7 +271,7 @@ def test_a_mix_that_does_not_fit_beside_the_pinned_fails_and_does_not_wait(
     world.engine.pin("a", True)
     beside = Request("beside", (1, 2), Sampling(max_tokens=2), Mix.of([Term("b", 1.0)]))
     alone = Request("alone", (1, 2), Sampling(max_tokens=2), Mix.of([Term("a", 1.0)]))
-    answers = world.engine.complete([beside, alone])
+    answers = complete(world.engine, [beside, alone])
     assert answers["beside"][1].failure == TOO_MANY_ROWS
     assert answers["alone"][1].failure is None
     world.engine.close()
@@ -288,7 +289,7 @@ def test_a_pin_whose_load_fails_is_given_up(base: BaseModel, folder: Path) -> No
 def test_a_retirement_is_answered_with_the_bytes_given_back(base: BaseModel, folder: Path) -> None:
     weights = rows_for(base, 4)
     world = World(base, folder, {"a": weights})
-    world.engine.complete([Request("r", (1, 2), Sampling(max_tokens=2), Mix.of([Term("a", 1.0)]))])
+    complete(world.engine, [Request("r", (1, 2), Sampling(max_tokens=2), Mix.of([Term("a", 1.0)]))])
     answers = [world.engine.retire("a"), world.engine.retire("a"), world.engine.retire("nobody")]
     world.engine.step()
     assert [each.result(0) for each in answers] == [Memory(device=weights.bytes), Memory(), Memory()]

@@ -17,6 +17,7 @@ from lorikeet_adapters.mix import Mix, Term
 from lorikeet_adapters.spec import parse_spec
 from lorikeet_server.engine.config import EngineConfig
 from lorikeet_server.engine.engine import Engine, Vocabulary
+from lorikeet_server.engine.offline import complete
 from lorikeet_server.engine.request import Request, Sampling
 from tests.server.engine.test_exactness import read_adapter
 from tests.tiny import CONFIGS, blended_model, greedy, peft_model, save_adapter, save_model
@@ -121,7 +122,7 @@ def serve(
         Request(name, tuple(PROMPT), Sampling(max_tokens=tokens), Mix.of(Term(*each) for each in mix.items()))
         for name, mix in mixes.items()
     ]
-    answers = engine.complete(requests)
+    answers = complete(engine, requests)
     engine.close()
     assert all(ending.failure is None for _, ending in answers.values())
     return {name: [token.token_id for token in said] for name, (said, _) in answers.items()}

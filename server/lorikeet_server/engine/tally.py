@@ -1,0 +1,38 @@
+"""What the engine counts as it goes, and one reading of it with what its parts hold now."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lorikeet_server.engine.lifecycle import RequestState
+from lorikeet_server.engine.residency import Residency
+from lorikeet_server.engine.runner import Runner
+from lorikeet_server.engine.scheduler import Scheduler
+from lorikeet_server.engine.stats import EngineStats
+
+
+@dataclass(slots=True)
+class Tally:
+    """Totals since the start."""
+
+    steps: int = 0
+    loads: int = 0
+    failed_loads: int = 0
+
+    def read(self, scheduler: Scheduler, residency: Residency, runner: Runner) -> EngineStats:
+        count = scheduler.count
+        return EngineStats(
+            running=count(RequestState.DECODE, RequestState.PREFILL),
+            waiting=count(RequestState.WAITING),
+            waiting_adapter=count(RequestState.WAITING_ADAPTER),
+            slots=runner.slots,
+            rows_used=residency.rows_used,
+            rows=residency.row_budget,
+            cache_bytes=runner.cache_bytes,
+            adapter_bytes=runner.rank_rows.bytes,
+            steps=self.steps,
+            loads=self.loads,
+            failed_loads=self.failed_loads,
+            evictions=residency.evictions,
+            adapters=residency.states(),
+        )
