@@ -11,6 +11,7 @@ import torch
 
 from lorikeet_adapters.base_model import BaseModel, load_base
 from lorikeet_adapters.check import Checker
+from lorikeet_adapters.composer import Composer
 from lorikeet_adapters.errors import RefusedError
 from lorikeet_adapters.notes import ServedBase
 from lorikeet_adapters.registry import Registry
@@ -79,6 +80,7 @@ def assemble(config: ServerConfig, store: Store, wanted: Mapping[str, Path]) -> 
         http=config.http,
         adapters_root=config.adapters_root,
         intake=store.intake,
+        composer=Composer(registry, base.outline),
     )
     return House(registry, bridge, services)
 

@@ -9,12 +9,14 @@ from typing import Annotated
 import typer
 
 from lorikeet_adapters.errors import RefusedError
+from lorikeet_server.composing import composing
 from lorikeet_server.desk import Place, open_desk, open_trial_desk
 from lorikeet_server.flags import DATA_DIR, DataDir, Json, Url
 from lorikeet_server.upkeep import upkeep
 
 adapters = typer.Typer(help="Register, check, convert, list and remove adapters.", no_args_is_help=True)
 adapters.add_typer(upkeep)
+adapters.add_typer(composing)
 Source = Annotated[
     str, typer.Argument(metavar="FOLDER|REPO", help="A folder that PEFT saved, or org/name on the hub.")
 ]

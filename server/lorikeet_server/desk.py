@@ -18,7 +18,9 @@ from lorikeet_adapters.errors import AdapterRefused, RefusedError
 from lorikeet_adapters.finding import verdict
 from lorikeet_adapters.hub import is_repo, open_place
 from lorikeet_adapters.lock import holder_url
+from lorikeet_adapters.mix import Term
 from lorikeet_adapters.notes import ServedBase
+from lorikeet_adapters.recipe import MajoritySign, Method, Recipe
 from lorikeet_adapters.record import AdapterFacts
 from lorikeet_adapters.registry import Registry
 from lorikeet_adapters.source import AdapterFiles, open_folder
@@ -52,6 +54,7 @@ class Desk(Protocol):
     def activate(self, name: str, generation: str) -> Wire: ...
     def pin(self, name: str, pinned: bool) -> Wire: ...
     def remove(self, name: str) -> Wire: ...
+    def compose(self, body: Wire) -> Wire: ...
     def aliases(self) -> list[Wire]: ...
     def put_alias(self, name: str, targets: Sequence[Wire]) -> Wire: ...
     def delete_alias(self, name: str) -> Wire: ...
@@ -89,6 +92,9 @@ class ServerDesk:
 
     def remove(self, name: str) -> Wire:
         return self._call("DELETE", f"/v1/adapters/{quote(name)}")
+
+    def compose(self, body: Wire) -> Wire:
+        return self._call("POST", "/v1/adapters/compose", body)
 
     def aliases(self) -> list[Wire]:
         return self._pages("/v1/aliases")
@@ -184,6 +190,23 @@ class FolderDesk:
 
     def remove(self, name: str) -> Wire:
         return freed_object(name, self._registry.delete(name, timeout=0))
+
+    def compose(self, body: Wire) -> Wire:
+        from lorikeet_adapters.base_model import outline
+        from lorikeet_adapters.composer import Composer
+
+        registry = self._judging_registry()
+        recipe = Recipe(
+            Method(body["method"]),
+            body["density"],
+            MajoritySign(body["majority_sign_method"]),
+            body["rank"],
+        )
+        terms = [Term(each["name"], each["weight"]) for each in body["adapters"]]
+        composer = Composer(registry, outline(self._base.source))
+        record, _ = composer.make(body["name"], terms, recipe, replace=body["replace"])
+        registry.close()
+        return record_object(record, self._base.name)
 
     def aliases(self) -> list[Wire]:
         return [alias_object(alias) for alias in self._registry.aliases()]

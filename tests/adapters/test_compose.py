@@ -12,9 +12,10 @@ from peft.tuners.lora import LoraLayer
 from transformers import AutoModelForCausalLM
 
 from lorikeet_adapters.base_model import BaseModel, load_base
-from lorikeet_adapters.compose import Ingredient, MajoritySign, Method, Recipe, compose
+from lorikeet_adapters.compose import Ingredient, compose
 from lorikeet_adapters.errors import ComposeRefused
 from lorikeet_adapters.peft_files import peft_files
+from lorikeet_adapters.recipe import MajoritySign, Method, Recipe
 from lorikeet_adapters.spec import parse_spec
 from lorikeet_adapters.weights import AdapterWeights, ModuleRows, load_weights
 from tests.tiny import greedy, save_adapter, save_model

@@ -363,3 +363,24 @@ def test_what_upkeep_refuses_is_one_line(run: Run, tmp_path: Path, world: World)
         ("alias", "--to", "a"),
     ):
         assert run(*usage, *where)[0] == 2, usage
+
+
+def test_compose_on_the_folder_and_through_the_server_makes_the_same_adapter(
+    run: Run, process: ServerProcess, world: World, tmp_path: Path
+) -> None:
+    with Store(tmp_path / "data") as store:
+        store.notes.remember_base(ServedBase(str(world.base), BASE))
+    generations = []
+    for where in (("--data-dir", tmp_path / "data"), ("--url", process.url)):
+        for name in ("one", "two"):
+            adapter = world.adapters["formal" if name == "one" else "friendly"]
+            assert run("add", adapter, "--name", name, *where)[0] == 0
+        code, out, err = run("compose", "both", "one:0.5", "two:-0.25", "--json", *where)
+        assert (code, err) == (0, "")
+        generations.append(json.loads(out)["generation"])
+        code, _, err = run("compose", "both", "one:0.5+two:0.5", *where)
+        assert (code, err.count("\n")) == (1, 1)
+        assert "each part by itself" in err
+    assert generations[0] == generations[1]
+    for name in ("one", "two", "both"):
+        run("rm", name, "--url", process.url)

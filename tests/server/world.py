@@ -17,6 +17,7 @@ from transformers import GenerationConfig
 
 from lorikeet_adapters.base_model import load_base
 from lorikeet_adapters.check import Checker
+from lorikeet_adapters.composer import Composer
 from lorikeet_adapters.registry import Registry
 from lorikeet_adapters.source import open_folder
 from lorikeet_adapters.store import Store
@@ -112,6 +113,7 @@ def make_server(
             http=http,
             adapters_root=world.root,
             intake=store.intake,
+            composer=Composer(registry, base.outline),
         )
         yield Server(create_app(services, lifespan_of(bridge)), services, bridge, made, registry)
         registry.close()

@@ -11,7 +11,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from lorikeet_adapters.errors import LorikeetError
-from lorikeet_server.api import adapters, aliases, health, models, native, openai
+from lorikeet_server.api import adapters, aliases, composition, health, models, native, openai
 from lorikeet_server.api.envelope import on_error, on_http_error
 from lorikeet_server.api.guard import Guard
 from lorikeet_server.api.run import ClientGone
@@ -26,6 +26,7 @@ ROUTES = [
     Route("/v1/models/{name:path}", models.retrieve_model),
     Route("/v1/adapters", adapters.list_adapters),
     Route("/v1/adapters", adapters.register_adapter, methods=["POST"]),
+    Route("/v1/adapters/compose", composition.compose_adapters, methods=["POST"]),
     Route("/v1/adapters/history/{name:path}", adapters.adapter_history),
     Route("/v1/adapters/activate/{name:path}", adapters.activate_generation, methods=["POST"]),
     Route("/v1/adapters/{name:path}", adapters.retrieve_adapter),

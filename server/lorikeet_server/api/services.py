@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Protocol
 
 from lorikeet_adapters.arrival import Intake
+from lorikeet_adapters.mix import Term
+from lorikeet_adapters.recipe import Recipe
+from lorikeet_adapters.record import AdapterRecord
 from lorikeet_adapters.registry import Registry
 from lorikeet_server.config import HttpConfig
 from lorikeet_server.engine.request import Event, Request
@@ -43,6 +46,21 @@ class Requests(Protocol):
     def submit(self, requests: Sequence[Request]) -> Sequence[Events]: ...
 
 
+class Composing(Protocol):
+    """Makes new adapters out of registered ones (`Composer`)."""
+
+    def make(
+        self,
+        name: str,
+        terms: Sequence[Term],
+        recipe: Recipe,
+        *,
+        replace: bool,
+        expected: str | None,
+        metadata: Mapping[str, object] | None,
+    ) -> tuple[AdapterRecord, bool]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class ModelCard:
     """What is resident, as GET /info says it."""
@@ -70,3 +88,4 @@ class Services:
     http: HttpConfig
     adapters_root: Path
     intake: Intake
+    composer: Composing
