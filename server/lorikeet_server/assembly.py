@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from lorikeet_adapters.base_model import BaseModel, load_base
 from lorikeet_adapters.check import Checker
 from lorikeet_adapters.composer import Composer
 from lorikeet_adapters.errors import RefusedError
+from lorikeet_adapters.merges import Merges, is_merge
 from lorikeet_adapters.notes import ServedBase
+from lorikeet_adapters.record import Memory
 from lorikeet_adapters.registry import Registry
 from lorikeet_adapters.store import Store
 from lorikeet_adapters.weights import AdapterWeights, load_weights
@@ -56,8 +59,9 @@ def assemble(config: ServerConfig, store: Store, wanted: Mapping[str, Path]) -> 
         fingerprint=base.fingerprint,
         keep=config.keep_generations,
     )
-    engine = make_engine(config, base, tokenizer, registry)
-    registry.attach(engine.retire, engine.pin, config.engine.rank_rows)
+    composer = Composer(registry, base.outline)
+    merges = Merges(registry, composer)
+    engine = make_engine(config, base, tokenizer, registry, merges)
     store.notes.remember_base(
         ServedBase(
             config.model.source, base.name, base.quantization, base.fingerprint, config.keep_generations
@@ -69,7 +73,7 @@ def assemble(config: ServerConfig, store: Store, wanted: Mapping[str, Path]) -> 
     register_wanted(registry, wanted, store.intake, config.http.max_adapter_bytes)
     warn_of_hidden(registry)
     metrics = Metrics(lambda: engine.stats, base.quantization)
-    bridge = Bridge(engine, registry, config.http.max_open_requests, metrics.observe)
+    bridge = Bridge(engine, merges, config.http.max_open_requests, metrics.observe)
     services = Services(
         requests=bridge,
         registry=registry,
@@ -80,17 +84,32 @@ def assemble(config: ServerConfig, store: Store, wanted: Mapping[str, Path]) -> 
         http=config.http,
         adapters_root=config.adapters_root,
         intake=store.intake,
-        composer=Composer(registry, base.outline),
+        composer=composer,
+        merges=merges,
     )
     return House(registry, bridge, services)
 
 
-def make_engine(config: ServerConfig, base: BaseModel, tokenizer: Tokenizer, registry: Registry) -> Engine:
+def make_engine(
+    config: ServerConfig, base: BaseModel, tokenizer: Tokenizer, registry: Registry, merges: Merges
+) -> Engine:
+    """The engine, told by the registry and by the merges what it can forget."""
+
     def fetch(generation: str) -> AdapterWeights:
+        if is_merge(generation):
+            return merges.weights(generation, base.compute_dtype)
         found = registry.locate(generation)
         return load_weights(found.weights, found.spec, base.outline, base.compute_dtype)
 
-    return Engine(base, config.engine, Vocabulary(tokenizer.decode, tokenizer.eos), fetch)
+    engine = Engine(base, config.engine, Vocabulary(tokenizer.decode, tokenizer.eos), fetch)
+    merges.retire = engine.retire
+
+    def retire(generation: str) -> Future[Memory]:
+        merges.forget(generation)
+        return engine.retire(generation)
+
+    registry.attach(retire, engine.pin, config.engine.rank_rows)
+    return engine
 
 
 def _device(model: ModelConfig) -> str:

@@ -13,8 +13,9 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Protocol
 
-from lorikeet_adapters.registry import Registry
+from lorikeet_adapters.mix import Mix
 from lorikeet_server.engine.engine import Engine
 from lorikeet_server.engine.failures import DEAD
 from lorikeet_server.engine.request import Event, Failure, Finished, FinishReason, Request
@@ -28,6 +29,11 @@ STOP_TIMEOUT_S = 30.0
 class _Open:
     request: Request
     events: asyncio.Queue[Event] = field(default_factory=asyncio.Queue)
+
+
+class Leases(Protocol):
+    def release(self, mix: Mix) -> None:
+        """End one lease on a mix."""
 
 
 class EventStream:
@@ -63,10 +69,10 @@ class Bridge:
     """`observe(request, event)` sees every event once, on the loop, whether or not anybody listens."""
 
     def __init__(
-        self, engine: Engine, registry: Registry, max_open: int, observe: Callable[[Request, Event], None]
+        self, engine: Engine, leases: Leases, max_open: int, observe: Callable[[Request, Event], None]
     ) -> None:
         self.engine = engine
-        self._registry = registry
+        self._leases = leases
         self._max_open = max_open
         self._observe = observe
         self._open: dict[str, _Open] = {}
@@ -121,7 +127,7 @@ class Bridge:
                 raise ServerBusy(f"{self._max_open} requests are waiting or running; try again in a second")
         except RequestError:
             for request in requests:
-                self._registry.release(request.mix)
+                self._leases.release(request.mix)
             raise
         streams = []
         for request in requests:
@@ -161,7 +167,7 @@ class Bridge:
             opened.events.put_nowait(event)  # first of all: whoever waits gets it whatever fails below
             if isinstance(event, Finished):
                 del self._open[event.request_id]
-                self._registry.release(opened.request.mix)
+                self._leases.release(opened.request.mix)
             self._count(opened.request, event)
         if not self._open:
             self._idle.set()

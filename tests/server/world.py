@@ -18,15 +18,17 @@ from transformers import GenerationConfig
 from lorikeet_adapters.base_model import load_base
 from lorikeet_adapters.check import Checker
 from lorikeet_adapters.composer import Composer
+from lorikeet_adapters.merges import Merges
 from lorikeet_adapters.registry import Registry
 from lorikeet_adapters.source import open_folder
 from lorikeet_adapters.store import Store
 from lorikeet_server.api.app import create_app
 from lorikeet_server.api.services import ModelCard, Services
+from lorikeet_server.assembly import make_engine
 from lorikeet_server.bridge import Bridge
-from lorikeet_server.config import HttpConfig
+from lorikeet_server.config import HttpConfig, ServerConfig
 from lorikeet_server.engine.config import EngineConfig
-from lorikeet_server.engine.engine import Engine, Vocabulary
+from lorikeet_server.engine.engine import Engine
 from lorikeet_server.engine.request import Finished, FinishReason, Request, Timing, Token
 from lorikeet_server.engine.stats import EngineStats
 from lorikeet_server.engine.tokenizer import load_tokenizer
@@ -92,17 +94,12 @@ def make_server(
             with open_folder(path) as files:
                 registry.register(name, files)
 
-        def fetch(generation: str) -> Any:
-            from lorikeet_adapters.weights import load_weights
-
-            found = registry.locate(generation)
-            return load_weights(found.weights, found.spec, base.outline, base.compute_dtype)
-
-        config = engine or EngineConfig(max_slots=8, max_model_len=CONTEXT)
-        made = Engine(base, config, Vocabulary(tokenizer.decode, tokenizer.eos), fetch)
-        registry.attach(made.retire, made.pin, config.rank_rows)
+        composer = Composer(registry, base.outline)
+        merges = Merges(registry, composer)
+        config = ServerConfig(engine=engine or EngineConfig(max_slots=8, max_model_len=CONTEXT))
+        made = make_engine(config, base, tokenizer, registry, merges)
         metrics = Metrics(lambda: made.stats, "fp32")
-        bridge = Bridge(made, registry, http.max_open_requests, metrics.observe)
+        bridge = Bridge(made, merges, http.max_open_requests, metrics.observe)
         services = Services(
             requests=bridge,
             registry=registry,
@@ -113,7 +110,8 @@ def make_server(
             http=http,
             adapters_root=world.root,
             intake=store.intake,
-            composer=Composer(registry, base.outline),
+            composer=composer,
+            merges=merges,
         )
         yield Server(create_app(services, lifespan_of(bridge)), services, bridge, made, registry)
         registry.close()

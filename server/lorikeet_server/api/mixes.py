@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from lorikeet_adapters.errors import MixRefused
 from lorikeet_adapters.mix import Mix, Term, parse_mix
-from lorikeet_adapters.registry import Registry
+from lorikeet_adapters.recipe import MajoritySign, Method, Recipe
+from lorikeet_server.api.services import Services
 from lorikeet_server.api.wire import MergedAdapters, MixFields
 from lorikeet_server.errors import RequestRefused
 
 
 def lease_mix(
-    registry: Registry, model: str, body: MixFields, count: int = 1, *, user: str | None = None
+    services: Services, model: str, body: MixFields, count: int = 1, *, user: str | None = None
 ) -> Mix:
     """Resolve `model` and the body's own mix into generations and lease them `count` times.
 
@@ -18,6 +19,7 @@ def lease_mix(
     A body that carries a mix names the base (or nothing) as its model: two mixes at once would leave
     open which one is meant. Raises what `Registry.lease` raises, and RequestRefused.
     """
+    registry = services.registry
     field, terms = mix_field(body), _body_terms(body)
     if terms is not None and model not in ("", registry.base_name):
         raise RequestRefused(
@@ -28,6 +30,9 @@ def lease_mix(
         if terms is None:
             terms = parse_mix(model or registry.base_name, registry.is_name)
         Mix.of(terms)  # once by the names written, so that a refusal speaks of those
+        recipe = _lorax_recipe(body.merged_adapters)
+        if recipe is not None:
+            return services.merges.lease(recipe, terms, count, user)
         return registry.lease(terms, count, user)
     except MixRefused as error:
         raise RequestRefused(str(error), param=field, code="invalid_mix") from None
@@ -52,6 +57,14 @@ def _body_terms(body: MixFields) -> tuple[Term, ...] | None:
     if body.merged_adapters:
         return _lorax_terms(body.merged_adapters)
     return tuple(Term(each.id, each.scale) for each in body.lora) if body.lora else None
+
+
+def _lorax_recipe(merged: MergedAdapters | None) -> Recipe | None:
+    """How LoRAX's strategies are made; `linear` needs no making."""
+    if merged is None or merged.merge_strategy == "linear":
+        return None
+    sign = MajoritySign(merged.majority_sign_method)
+    return Recipe(Method(merged.merge_strategy), merged.density, sign)
 
 
 def _lorax_terms(merged: MergedAdapters) -> tuple[Term, ...]:

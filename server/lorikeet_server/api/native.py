@@ -106,7 +106,7 @@ async def _submit(services: Services, body: GenerateBody) -> tuple[Request, Even
     if not prompt:
         raise RequestRefused("inputs: the prompt is empty", param="inputs")
     max_tokens = room(services, prompt, parameters.max_new_tokens, "inputs")
-    mix = lease_mix(services.registry, parameters.adapter_id, parameters)
+    mix = lease_mix(services, parameters.adapter_id, parameters)
     request = make_request(prompt, parameters.sampling(max_tokens), mix)
     return request, services.requests.submit([request])[0]
 

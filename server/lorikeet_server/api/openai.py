@@ -132,7 +132,7 @@ async def _answer(
     limits: Sequence[int],
 ) -> Response:
     services: Services = http.app.state.services
-    mix = lease_mix(services.registry, body.model, body, len(prompts), user=body.user)
+    mix = lease_mix(services, body.model, body, len(prompts), user=body.user)
     requests = [
         make_request(prompt, body.sampling(limit), mix) for prompt, limit in zip(prompts, limits, strict=True)
     ]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from lorikeet_adapters.arrival import Intake
-from lorikeet_adapters.mix import Term
+from lorikeet_adapters.mix import Mix, Term
 from lorikeet_adapters.recipe import Recipe
 from lorikeet_adapters.record import AdapterRecord
 from lorikeet_adapters.registry import Registry
@@ -61,6 +61,14 @@ class Composing(Protocol):
     ) -> tuple[AdapterRecord, bool]: ...
 
 
+class Merging(Protocol):
+    """Merges made for a request by recipe (`Merges`)."""
+
+    def lease(
+        self, recipe: Recipe, terms: Sequence[Term], count: int = 1, user: str | None = None
+    ) -> Mix: ...
+
+
 @dataclass(frozen=True, slots=True)
 class ModelCard:
     """What is resident, as GET /info says it."""
@@ -89,3 +97,4 @@ class Services:
     adapters_root: Path
     intake: Intake
     composer: Composing
+    merges: Merging

@@ -38,19 +38,22 @@ class LlamaCppLora(Body):
 
 
 class MergedAdapters(Body):
-    """LoRAX's form. `linear` is the exact weighted sum here, and the only strategy."""
+    """LoRAX's form. `linear` is the exact weighted sum here, and needs neither density nor sign."""
 
-    NEUTRAL: ClassVar[dict[str, tuple[Any, ...]]] = {"density": (0, 1)}
-    NO_EFFECT: ClassVar[frozenset[str]] = frozenset({"majority_sign_method"})  # means nothing to a linear sum
     ids: list[str] = Field(min_length=1)
     weights: list[Weight] = Field(default_factory=list)
-    merge_strategy: str = "linear"
+    merge_strategy: Literal["linear", "ties", "dare_linear", "dare_ties"] = "linear"
+    density: float = Field(default=0.0, validate_default=True)
+    majority_sign_method: Literal["total", "frequency"] = "total"
 
-    @field_validator("merge_strategy")
+    @field_validator("density")
     @classmethod
-    def _only_the_sum(cls, value: str) -> str:
-        if value != "linear":
-            raise PydanticCustomError("strategy", "only `linear` is served, the exact weighted sum")
+    def _suits_the_strategy(cls, value: float, info: ValidationInfo) -> float:
+        strategy = info.data.get("merge_strategy")
+        if strategy == "linear" and value not in (0, 1):
+            raise PydanticCustomError("density", "means nothing to `linear`, the exact weighted sum")
+        if strategy not in ("linear", None) and not 0 < value <= 1:
+            raise PydanticCustomError("density", "must be a share above 0 and at most 1")
         return value
 
 

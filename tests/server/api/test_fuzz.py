@@ -63,10 +63,19 @@ RIGHT: dict[str, dict[str, Any]] = {
     "POST /v1/adapters": {"name": "fuzzed", "source": {"type": "local", "path": "nowhere"}, "replace": True},
     "PATCH /v1/adapters/{name:path}": {"pinned": True, "metadata": {"by": ["me"]}},
     "POST /v1/adapters/activate/{name:path}": {"generation": "0" * 64},
+    "POST /v1/adapters/compose": {
+        "name": "fuzzed",
+        "adapters": [{"name": "nobody", "weight": 0.5}],
+        "method": "ties",
+        "density": 0.5,
+        "majority_sign_method": "total",
+    },
     "PUT /v1/aliases/{name:path}": {"targets": [{"name": "nobody", "generation": "0" * 64, "weight": 0.5}]},
 }
 # Their folder, adapter or target is nowhere.
-REFUSED = {"POST /v1/adapters": 422} | {call: 404 for call in RIGHT if "{name:path}" in call}
+REFUSED = {"POST /v1/adapters": 422, "POST /v1/adapters/compose": 404} | {
+    call: 404 for call in RIGHT if "{name:path}" in call
+}
 numbers = st.sampled_from([0, -1, 1, 0.5, 1e-40, 1e308, 2**31, 2**63, 2**64, 10**30, True, False])
 texts = st.sampled_from(["", "a", BASE, "formal", "formal:0.5+friendly", "../x", "\0", "\u2028", "9" * 300])
 leaves = st.none() | numbers | texts | st.text(max_size=6) | st.floats() | st.integers()

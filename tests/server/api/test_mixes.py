@@ -152,7 +152,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"model": BASE, "merged_adapters": {"ids": []}}, "merged_adapters.ids"),
     ({"model": BASE, "merged_adapters": {"ids": ["formal"], "weights": [1e30]}}, "merged_adapters"),
     (
-        {"model": BASE, "merged_adapters": {"ids": ["formal"], "merge_strategy": "ties"}},
+        {"model": BASE, "merged_adapters": {"ids": ["formal"], "merge_strategy": "average"}},
         "merged_adapters.merge_strategy",
     ),
     (
@@ -172,10 +172,10 @@ def test_a_mix_that_cannot_be_read_is_400_naming_the_field(
     assert answer.json()["error"]["param"] == param
 
 
-def test_another_strategy_is_refused_with_the_one_there_is(client: TestClient) -> None:
-    merged = {"ids": ["formal", "friendly"], "weights": [0.5, 0.5], "merge_strategy": "ties"}
+def test_an_unknown_strategy_is_refused_with_those_there_are(client: TestClient) -> None:
+    merged = {"ids": ["formal", "friendly"], "weights": [0.5, 0.5], "merge_strategy": "average"}
     answer = post(client, TEXT, {**GREEDY, "model": BASE, "merged_adapters": merged})
-    assert "only `linear` is served" in answer.json()["error"]["message"]
+    assert "'linear', 'ties', 'dare_linear' or 'dare_ties'" in answer.json()["error"]["message"]
 
 
 def test_a_mix_of_too_many_is_refused_by_number(shared: tuple[Server, TestClient], world: World) -> None:
