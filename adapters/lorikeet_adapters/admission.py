@@ -13,7 +13,7 @@ from lorikeet_adapters.directory import Directory
 from lorikeet_adapters.errors import AdapterRefused
 from lorikeet_adapters.record import AdapterFacts, AdapterFilesOnDisk, Checker
 from lorikeet_adapters.source import AdapterFiles
-from lorikeet_adapters.spec import AdapterSpec, canonical_config, parse_spec
+from lorikeet_adapters.spec import AdapterSpec, canonical_config, parse_spec, read_spec
 from lorikeet_adapters.store import Incoming, Store
 from lorikeet_adapters.stored import StoredGeneration
 
@@ -51,10 +51,17 @@ class Admission:
 
     def judge(self, files: AdapterFiles) -> AdapterFacts:
         """What admitting them would find, or AdapterRefused with every reason; nothing is kept."""
-        spec = parse_spec(files.config)
+        spec, refused = read_spec(files.config)
+        findings = list(refused)
         with self._store.intake.take(files.weights, self._store.max_blob_bytes) as weights:
             weights.seal()
-            return self._check(spec, weights.path)
+            try:
+                facts = self._check(spec, weights.path)
+            except AdapterRefused as refusal:
+                findings += refusal.findings
+        if findings:
+            raise AdapterRefused(findings)
+        return facts
 
     def read(self, base_name: str) -> Directory:
         """What names mean by what lies on disk, every generation judged against this base."""

@@ -18,12 +18,18 @@ from lorikeet_adapters.weights import AdapterWeights, load_weights
 
 
 class Checker:
-    """Reads the weights against this base, in fp32: what would overflow in another form is refused as implausible."""
+    """Reads the weights against this base, in fp32: what would overflow in another form is refused as implausible.
 
-    def __init__(self, outline: Outline, base_name: str, base_source: str) -> None:
+    `row_budget` is the most rank rows an adapter may take; None where no server is asked.
+    """
+
+    def __init__(
+        self, outline: Outline, base_name: str, base_source: str, row_budget: int | None = None
+    ) -> None:
         self._outline = outline
         self._names = {base_name, Path(base_source).name}
         self._source = resolve_source(base_source)
+        self._row_budget = row_budget
 
     def __call__(self, spec: AdapterSpec, weights: Path) -> AdapterFacts:
         findings: list[Finding] = []
@@ -33,6 +39,9 @@ class Checker:
         except AdapterRefused as refused:
             findings += refused.findings
         copies = [module for module, copy in read_copies(weights) if self._judge_copy(module, copy, findings)]
+        if checked is not None and self._row_budget is not None and checked.rank > self._row_budget:
+            message = f"its rank {checked.rank} is over the {self._row_budget} rank rows of this server"
+            findings.append(Finding("over_budget", message, "start the server with more --rank-rows"))
         if findings or checked is None:
             raise AdapterRefused(findings)
         ranks = {module: rows.rank for module, rows in checked.modules.items()}

@@ -31,7 +31,7 @@ from lorikeet_adapters.record import (
     total,
 )
 from lorikeet_adapters.source import AdapterFiles
-from lorikeet_adapters.spec import parse_spec
+from lorikeet_adapters.spec import read_spec
 from lorikeet_adapters.store import Store
 from lorikeet_adapters.stored import (
     Change,
@@ -146,7 +146,9 @@ class Registry:
         AdapterChanged, AdapterInUse or NameRefused.
         """
         self._usage.directory.check_free(check_name(name), "adapter")
-        spec = parse_spec(files.config)
+        spec, refused = read_spec(files.config)
+        if refused:
+            self.judge(files)  # raises, with what is wrong with the weights besides
         said = {"metadata": metadata, "pinned": pinned}
         with self._admitting, self.store.incoming() as arriving:
             known = self._usage.directory.generations

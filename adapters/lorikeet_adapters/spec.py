@@ -48,13 +48,25 @@ class AdapterSpec:
 
 def parse_spec(text: bytes) -> AdapterSpec:
     """Read adapter_config.json; raises AdapterRefused with every reason at once."""
+    spec, findings = read_spec(text)
+    if findings:
+        raise AdapterRefused(findings)
+    return spec
+
+
+def read_spec(text: bytes) -> tuple[AdapterSpec, tuple[Finding, ...]]:
+    """What the config says and every reason to refuse it.
+
+    With reasons the spec is still good for judging the weights beside it. Raises AdapterRefused when it
+    is not: for what is no LoRA config, and for numbers that cannot be used.
+    """
     config = _parse_object(text)
     if config.get("peft_type") != "LORA":
         _refuse(
             "unsupported_peft_type", "peft_type", f"peft_type is {shown(config.get('peft_type'))}, not LORA"
         )
-    findings = list(judge(config))
-    reader = _Reader(config, findings)
+    unusable: list[Finding] = []
+    reader = _Reader(config, unusable)
     spec = AdapterSpec(
         rank=reader.rank(),
         alpha=reader.alpha(),
@@ -68,10 +80,11 @@ def parse_spec(text: bytes) -> AdapterSpec:
     )
     if spec.dora and spec.lora_bias:
         message = "use_dora and lora_bias exclude each other, in PEFT as here"
-        findings.append(Finding("bad_value", message, "save the adapter again", field="lora_bias"))
-    if findings:
-        raise AdapterRefused(findings)
-    return spec
+        unusable.append(Finding("bad_value", message, "save the adapter again", field="lora_bias"))
+    refused = tuple(judge(config))
+    if unusable:
+        raise AdapterRefused([*refused, *unusable])
+    return spec, refused
 
 
 def canonical_config(text: bytes) -> bytes:

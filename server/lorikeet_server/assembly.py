@@ -55,7 +55,7 @@ def assemble(config: ServerConfig, store: Store, wanted: Mapping[str, Path]) -> 
     registry = Registry(
         store,
         base.name,
-        Checker(base.outline, base.name, base.source),
+        Checker(base.outline, base.name, base.source, config.engine.rank_rows),
         fingerprint=base.fingerprint,
         keep=config.keep_generations,
     )

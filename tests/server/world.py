@@ -89,7 +89,7 @@ def make_server(
     base = replace(load_base(str(world.base), "fp32"), name=BASE)
     tokenizer = load_tokenizer(str(world.base))
     with Store(data) as store:
-        registry = Registry(store, BASE, Checker(base.outline, BASE, base.source))
+        registry = Registry(store, BASE, Checker(base.outline, BASE, base.source, 512))
         for name, path in world.adapters.items():
             with open_folder(path) as files:
                 registry.register(name, files)
