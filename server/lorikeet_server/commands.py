@@ -57,14 +57,14 @@ def check(
 ) -> None:
     """Would it load, and if not, every reason why. Changes nothing."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     with open_trial_desk(model, url, data_dir) as desk:
         verdict = desk.check(Place(source, revision))
     if as_json:
         typer.echo(json.dumps(verdict))
     elif verdict["findings"]:
-        table = Table("code", "where", "what", "what to do")
+        table = Table(*(Column(each, overflow="fold") for each in ("code", "where", "what", "what to do")))
         for each in verdict["findings"]:
             row = (each["code"], each["module"] or each["field"], each["message"], each["fix"])
             table.add_row(*map(_plain, row))
