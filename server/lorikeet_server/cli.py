@@ -14,13 +14,6 @@ from lorikeet_server import STARTED
 from lorikeet_server.config import ServerConfig
 from lorikeet_server.options import command
 
-app = typer.Typer(
-    name="lorikeet",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-
 
 def _say_version(wanted: bool) -> None:
     if wanted:
@@ -28,7 +21,6 @@ def _say_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def lorikeet(
     version: Annotated[
         bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version.")
@@ -44,14 +36,23 @@ def serve(config: ServerConfig) -> None:
     run(config, STARTED)
 
 
-def main() -> None:
-    """Entry point: one line of reason on standard error and exit code 1 for what is refused."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+def make_app() -> typer.Typer:
+    """Every subcommand that is installed."""
+    app = typer.Typer(
+        name="lorikeet", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+    )
+    app.callback()(lorikeet)
     app.command("serve")(command(ServerConfig, serve))
     for entry in sorted(entry_points(group="lorikeet.commands"), key=lambda each: each.name):
         entry.load()(app)
+    return app
+
+
+def main() -> None:
+    """Entry point: one line of reason on standard error and exit code 1 for what is refused."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
-        app()
+        make_app()()
     except LorikeetError as error:
         print(f"lorikeet: {error}", file=sys.stderr)
         sys.exit(1)
