@@ -154,11 +154,8 @@ class Registry:
             known = self._usage.directory.generations
             generation = self._admission.admit(spec, files, arriving, known)
             with self._writing:
-                new = {
-                    "source": dict(files.origin),
-                    "provenance": provenance,
-                    "warnings": list(files.warnings),
-                }
+                new: dict[str, object] = {"source": dict(files.origin), "provenance": provenance}
+                new["warnings"] = list(files.warnings)
                 event = self._usage.directory.claim(name, generation.generation, replace, expected)
                 changed = self._point(name, generation, event, new if event else {}, said)
                 return self.record(name), changed
