@@ -25,10 +25,11 @@ from lorikeet_adapters.mix import Mix, parse_mix
 from lorikeet_adapters.spec import parse_spec
 from lorikeet_adapters.weights import AdapterWeights, load_weights
 from lorikeet_server.engine.config import EngineConfig
-from lorikeet_server.engine.engine import Engine, Vocabulary
+from lorikeet_server.engine.engine import Engine
 from lorikeet_server.engine.offline import complete
 from lorikeet_server.engine.request import Request as EngineRequest
 from lorikeet_server.engine.request import Sampling
+from lorikeet_server.engine.roster import Vocabulary
 from lorikeet_server.engine.tokenizer import load_tokenizer
 from lorikeet_server.examples import EXAMPLES
 from lorikeet_server.stock import DEMO_ADAPTERS

@@ -15,7 +15,8 @@ from lorikeet_bench.adapter import BenchAdapter, collect
 from lorikeet_bench.merged import load_merged
 from lorikeet_bench.plan import Plan, PlanRefused
 from lorikeet_server.engine.config import EngineConfig
-from lorikeet_server.engine.engine import Engine, Vocabulary
+from lorikeet_server.engine.engine import Engine
+from lorikeet_server.engine.roster import Vocabulary
 
 BASE, ADAPTER, MERGED, BLEND, MIXED = "base", "adapter", "merged", "blend", "mixed"
 BLEND_WEIGHTS = (0.7, 0.3)

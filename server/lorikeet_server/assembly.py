@@ -23,7 +23,8 @@ from lorikeet_adapters.weights import AdapterWeights, load_weights
 from lorikeet_server.api.services import ModelCard, Services
 from lorikeet_server.bridge import Bridge
 from lorikeet_server.config import ModelConfig, ServerConfig
-from lorikeet_server.engine.engine import Engine, Vocabulary
+from lorikeet_server.engine.engine import Engine
+from lorikeet_server.engine.roster import Vocabulary
 from lorikeet_server.engine.selftest import SelfTest, self_test
 from lorikeet_server.engine.tokenizer import Tokenizer, load_tokenizer
 from lorikeet_server.metrics import Metrics

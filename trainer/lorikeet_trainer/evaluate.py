@@ -14,9 +14,10 @@ from lorikeet_adapters.source import WEIGHTS_FILE, open_folder
 from lorikeet_adapters.spec import parse_spec
 from lorikeet_adapters.weights import AdapterWeights, load_weights
 from lorikeet_server.engine.config import EngineConfig
-from lorikeet_server.engine.engine import Engine, Vocabulary
+from lorikeet_server.engine.engine import Engine
 from lorikeet_server.engine.offline import complete
 from lorikeet_server.engine.request import Finished, FinishReason, Request, Sampling, Token
+from lorikeet_server.engine.roster import Vocabulary
 from lorikeet_server.engine.tokenizer import load_tokenizer
 from lorikeet_trainer.dataset import Dataset
 from lorikeet_trainer.device import Device, refuse_missing

@@ -12,50 +12,64 @@ from transformers.cache_utils import DynamicCache
 from lorikeet_adapters.base_model import BaseModel
 from lorikeet_adapters.errors import BaseModelRefused
 from lorikeet_server.engine.config import EngineConfig
-from lorikeet_server.engine.slot_cache import FIRST_COLUMNS
+from lorikeet_server.engine.geometry import FIRST_COLUMNS, SLACK, Geometry, columns_for
+from lorikeet_server.engine.prefix_index import BLOCK
 
 log = logging.getLogger(__name__)
 # Shares of the memory that is free at start. On a CPU the rest of the machine needs some too.
 CPU_SHARE = 0.25
 CUDA_SHARE = 0.8
-SLACK = 8  # one column in so many is spare, so that rolling the cache left is rare
+# Shares of the budget for what is not a slot.
+PREFIX_SHARE = 4
+PROMPT_SHARE = 8
 LEAST_LENGTH = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """Longest sequence in tokens, and the most columns of the cache."""
+    """What the slots may hold, and how many blocks of prompts are kept beside them."""
 
-    max_model_len: int
-    columns: int
+    geometry: Geometry
+    prefix_blocks: int
+    column_bytes: int
+
+    @property
+    def max_model_len(self) -> int:
+        return self.geometry.longest
+
+    @property
+    def block_bytes(self) -> int:
+        return self.column_bytes * BLOCK
 
 
 def plan_capacity(base: BaseModel, config: EngineConfig) -> Capacity:
     """What fits. A length the operator asked for and that does not fit is refused with the numbers.
 
-    Beside the slots two prompts may be under way, each with keys and values of its own.
+    One sequence of the full length always fits; the slots share the rest, and when they outgrow it
+    the newest gives way.
     """
-    column = column_bytes(base) * (config.max_slots + 2)
+    column = column_bytes(base)
     budget = config.cache_bytes or _free_share(base.device)
-    fitting = _longest(budget // column)
+    prefix = budget // PREFIX_SHARE if config.prefix_cache_bytes < 0 else config.prefix_cache_bytes
+    cells = (budget - prefix) // column
+    fitting = _longest(cells)
     wanted = min(config.max_model_len or base.context_length, base.context_length)
     if fitting < (wanted if config.max_model_len else min(wanted, LEAST_LENGTH)):
         raise BaseModelRefused(
-            f"{config.max_slots} slots of {wanted} tokens need {columns_for(wanted) * column:,} bytes of keys and "
-            f"values, there are {budget:,}: lower --max-model-len or --max-slots, or raise --cache-bytes"
+            f"a sequence of {wanted} tokens needs {_cells_for(wanted) * column:,} bytes of keys and values, there "
+            f"are {max(budget - prefix, 0):,}: lower --max-model-len or --prefix-cache-bytes, or raise --cache-bytes"
         )
     length = min(wanted, fitting)
     if length < wanted:
         log.warning(
-            "sequences hold %d tokens, the base was made for %d: %d slots share %.1f GB of keys and values; "
-            "change it by --max-slots or --cache-bytes",
-            *(length, wanted, config.max_slots, budget / 1e9),
+            "sequences hold %d tokens, the base was made for %d: there are %.1f GB of keys and values; "
+            "change it by --cache-bytes",
+            *(length, wanted, (budget - prefix) / 1e9),
         )
-    return Capacity(length, columns_for(length))
-
-
-def columns_for(length: int) -> int:
-    return length + max(FIRST_COLUMNS, length // SLACK)
+    prompts = max(length, cells // PROMPT_SHARE)
+    return Capacity(
+        Geometry(config.max_slots, length, cells - prompts, prompts), prefix // (column * BLOCK), column
+    )
 
 
 @torch.no_grad()
@@ -67,10 +81,15 @@ def column_bytes(base: BaseModel) -> int:
     return sum(block.numel() * block.element_size() for block in blocks)
 
 
-def _longest(columns: int) -> int:
-    """The largest length with columns_for(length) <= columns; 0 when there is none."""
-    length = max(columns - FIRST_COLUMNS, 0)
-    return length if length <= FIRST_COLUMNS * SLACK else columns * SLACK // (SLACK + 1)
+def _cells_for(length: int) -> int:
+    """One sequence: its slot, and its prompt while it is under way."""
+    return length + columns_for(length)
+
+
+def _longest(cells: int) -> int:
+    """The largest length whose _cells_for are no more than `cells`; 0 when there is none."""
+    length = max(cells - FIRST_COLUMNS, 0) // 2
+    return length if length <= FIRST_COLUMNS * SLACK else cells * SLACK // (2 * SLACK + 1)
 
 
 def _free_share(device: torch.device) -> int:

@@ -16,6 +16,9 @@ class EngineConfig:
     cache_bytes: int = option(
         0, "Most bytes of keys and values; 0: a quarter of the free memory, on a GPU four fifths.", least=0
     )
+    prefix_cache_bytes: int = option(
+        -1, "Part of --cache-bytes that keeps prompts for reuse; 0: none, -1: a quarter.", least=-1
+    )
     rank_rows: int = option(512, "Sum of the ranks held beside the base.", least=1)
     prefill_tokens: int = option(256, "Tokens a step computes at most; long prompts take several.", least=1)
     threads: int = option(0, "Threads of the engine; 0: torch's choice.", least=0)

@@ -7,11 +7,12 @@ through `publish`. There are no locks: ownership replaces them.
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from contextlib import suppress
 
 import torch
 
@@ -32,27 +33,20 @@ from lorikeet_server.engine.command import (
     Submit,
 )
 from lorikeet_server.engine.config import EngineConfig
-from lorikeet_server.engine.detokenise import Decode
-from lorikeet_server.engine.failures import DEAD, NON_FINITE, too_long, unknown_token
+from lorikeet_server.engine.failures import DEAD, NON_FINITE, OUT_OF_MEMORY
 from lorikeet_server.engine.lifecycle import FINISH_REASONS, RequestEvent
 from lorikeet_server.engine.loader import Fetch, Loader
-from lorikeet_server.engine.progress import Ending, Progress
-from lorikeet_server.engine.request import Event, Failure, Finished, FinishReason, Request
+from lorikeet_server.engine.prefix_index import PrefixIndex
+from lorikeet_server.engine.progress import Ending
+from lorikeet_server.engine.request import Event, Failure, FinishReason, Request
 from lorikeet_server.engine.residency import Residency
+from lorikeet_server.engine.roster import Roster, Vocabulary
 from lorikeet_server.engine.runner import Runner
 from lorikeet_server.engine.scheduler import Scheduler
 from lorikeet_server.engine.stats import EngineStats
 from lorikeet_server.engine.tally import Tally
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Vocabulary:
-    """What the engine needs to know of the tokenizer."""
-
-    decode: Decode
-    eos: frozenset[int]
 
 
 def ignore_events(events: Sequence[Event]) -> None:
@@ -74,20 +68,22 @@ class Engine:
         self.max_model_len = capacity.max_model_len
         self.failure: Failure | None = None
         self.stats = EngineStats(slots=config.max_slots, rows=config.rank_rows)
-        self.runner = Runner(base, config.max_slots, capacity.columns, config.rank_rows, config.kernel)
+        self.runner = Runner(base, capacity.geometry, config.rank_rows, config.kernel)
         self.publish = publish
-        self._vocabulary_size = base.model.get_input_embeddings().num_embeddings
         self._config = config
-        self._vocabulary = vocabulary
+        self._capacity = capacity
         self._residency = Residency(config.rank_rows)
-        self._scheduler = Scheduler(config, self._residency)
-        self._progress: dict[str, Progress] = {}
+        self._prefixes = PrefixIndex(capacity.prefix_blocks)
+        self._scheduler = Scheduler(config, self._residency, capacity.geometry, self._prefixes)
+        self._roster = Roster(
+            vocabulary, self.max_model_len, base.model.get_input_embeddings().num_embeddings
+        )
         self._pending: list[Event] = []  # events that commands caused, published with the step's
         self._retired: list[tuple[Future[Memory], Memory]] = []
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._loader = Loader(fetch, self._commands.put)
         self._stopping = False
-        self._tally = Tally()
+        self._tally = Tally(capacity)
 
     # Any thread.
 
@@ -130,13 +126,14 @@ class Engine:
     def step(self) -> list[Event]:
         """One round: commands, decision, computation, consequences. Sleeps while there is nothing to do."""
         self._drain()
+        self._expire()
         batch = self._scheduler.schedule()
         self._begin(batch)
         output = self.runner.execute(batch)
-        events = [*self._pending, *self._apply(batch, output)]
+        events = [*self._pending, *self._apply(output)]
         self._pending = []
         self._tally.steps += bool(batch.tokens)
-        self.stats = self._tally.read(self._scheduler, self._residency, self.runner)
+        self.stats = self._tally.read(self._scheduler, self._residency, self._prefixes, self.runner)
         self._answer_retired()
         return events
 
@@ -157,9 +154,19 @@ class Engine:
 
     def _drain(self) -> None:
         if self._scheduler.idle and not self._pending:
-            self._obey(self._commands.get())
+            self._sleep()
         while not self._commands.empty():
             self._obey(self._commands.get())
+
+    def _sleep(self) -> None:
+        """Until a command comes, or a request that waits for its adapter has waited too long."""
+        seconds = self._scheduler.next_deadline - time.monotonic()
+        with suppress(queue.Empty):
+            self._obey(self._commands.get(timeout=None if seconds == math.inf else max(seconds, 0.0)))
+
+    def _expire(self) -> None:
+        for request_id, failure in self._scheduler.expired(time.monotonic()):
+            self._finish(request_id, Ending(RequestEvent.FAIL), failure)
 
     def _obey(self, command: Command) -> None:
         match command:
@@ -182,24 +189,13 @@ class Engine:
                 self._stopping = True
 
     def _accept(self, request: Request) -> None:
-        now = time.monotonic()
-        vocabulary = self._vocabulary
-        self._progress[request.id] = Progress(
-            request, vocabulary.decode, vocabulary.eos, self.max_model_len, now
-        )
-        if self.failure is not None:
-            self._refuse(request, self.failure)
-        elif not 0 < len(request.prompt) < self.max_model_len:
-            self._refuse(request, too_long(len(request.prompt), self.max_model_len))
-        elif max(request.prompt) >= self._vocabulary_size:
-            self._refuse(request, unknown_token(max(request.prompt), self._vocabulary_size))
-        else:
-            self._scheduler.add(request)
-            self._fail_unservable()
-
-    def _refuse(self, request: Request, failure: Failure) -> None:
-        timing = self._progress.pop(request.id).timing(time.monotonic())
-        self._pending.append(Finished(request.id, FinishReason.FAILED, 0, failure=failure, timing=timing))
+        objection = self._roster.enter(request)
+        if self.failure is not None or objection is not None:
+            failure = self.failure or objection
+            self._pending.append(self._roster.leave(request.id, FinishReason.FAILED, failure=failure))
+            return
+        self._scheduler.add(request)
+        self._fail_unservable()
 
     def _arrived(self, load: Load, weights: AdapterWeights) -> None:
         if not self._scheduler.expects(load):
@@ -222,42 +218,40 @@ class Engine:
     def _begin(self, batch: Batch) -> None:
         for order in batch.load:
             self._loader.load(order)
-        now = time.monotonic()
         for chunk in batch.prefill:
-            self._progress[chunk.request.id].admitted(now)
+            self._roster.began(chunk.request.id)
 
-    def _apply(self, batch: Batch, output: StepOutput) -> list[Event]:
+    def _apply(self, output: StepOutput) -> list[Event]:
         """Fold a step's tokens into the requests: the only loop over the whole batch."""
-        for chunk in batch.prefill:
+        for chunk in output.prefilled:
             self._scheduler.prefilled(chunk)
-        now = time.monotonic()
         events: list[Event] = []
         for request_id, sampled in output.sampled.items():
-            events.extend(self._advance(request_id, sampled, now))
+            events.extend(self._advance(request_id, sampled))
+        if output.out_of_memory:
+            events.extend(self._shed())
         return events
 
-    def _advance(self, request_id: str, sampled: Sampled, now: float) -> list[Event]:
+    def _advance(self, request_id: str, sampled: Sampled) -> list[Event]:
         if sampled.token is None:
             return [self._end(request_id, Ending(RequestEvent.FAIL), NON_FINITE)]
         self._scheduler.append(request_id, sampled.token)
-        token, ending = self._progress[request_id].push(sampled, now)
+        token, ending = self._roster.push(request_id, sampled)
         return [token] if ending is None else [token, self._end(request_id, ending)]
+
+    def _shed(self) -> list[Event]:
+        """Memory ran out: the newest request fails, and the others compute again what they lost."""
+        newest = self._scheduler.newest_holder()
+        ended = [self._end(newest, Ending(RequestEvent.FAIL), OUT_OF_MEMORY)] if newest else []
+        self._scheduler.preempt_all()
+        return ended
 
     def _finish(self, request_id: str, ending: Ending, failure: Failure | None = None) -> None:
         self._pending.append(self._end(request_id, ending, failure))
 
-    def _end(self, request_id: str, ending: Ending, failure: Failure | None = None) -> Finished:
+    def _end(self, request_id: str, ending: Ending, failure: Failure | None = None) -> Event:
         state = self._scheduler.finish(request_id, ending.event)
-        progress = self._progress.pop(request_id)
-        return Finished(
-            request_id,
-            FINISH_REASONS[state],
-            progress.count,
-            text=ending.text,
-            stopped_by=ending.stopped_by,
-            failure=failure,
-            timing=progress.timing(time.monotonic()),
-        )
+        return self._roster.leave(request_id, FINISH_REASONS[state], ending, failure)
 
     def _abort_all(self) -> list[Event]:
         """The last events: what was still on its way in is answered too."""
@@ -272,14 +266,11 @@ class Engine:
     def _die(self) -> list[Event]:
         """After an error inside a step nothing of its state can be trusted: remember it and answer everybody."""
         self.failure = DEAD
-        now = time.monotonic()
-        ended = [
-            Finished(request_id, FinishReason.FAILED, each.count, failure=DEAD, timing=each.timing(now))
-            for request_id, each in self._progress.items()
-        ]
-        answered, self._pending, self._progress = self._pending, [], {}
+        answered, self._pending = self._pending, []
+        ended = self._roster.leave_all(DEAD)
         self._residency = Residency(self._config.rank_rows)
-        self._scheduler = Scheduler(self._config, self._residency)
+        self._prefixes = PrefixIndex(0)
+        self._scheduler = Scheduler(self._config, self._residency, self._capacity.geometry, self._prefixes)
         self._answer_retired()
         return [*answered, *ended]
 

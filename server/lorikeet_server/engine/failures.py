@@ -8,6 +8,13 @@ DEAD = Failure("engine_dead", "the engine has stopped after an internal error; t
 NON_FINITE = Failure(
     "non_finite", "the model's output for this mix is not finite; lower the weights or check the adapter"
 )
+OUT_OF_MEMORY = Failure(
+    "out_of_memory", "the device ran out of memory and this request was the newest; send it again later"
+)
+QUEUED_TOO_LONG = Failure(
+    "queue_timeout", "the request waited longer than it may before it was begun; send it again later"
+)
+TOOK_TOO_LONG = Failure("deadline_exceeded", "the request was not complete when its time was over")
 TOO_MANY_ROWS = Failure(
     "mix_too_large", "the mix needs more rank rows than the server has; name fewer adapters"
 )
@@ -25,3 +32,10 @@ def too_long(tokens: int, limit: int) -> Failure:
 def unknown_token(token: int, size: int) -> Failure:
     message = f"the prompt has the token id {token}, the base's embeddings end at {size}"
     return Failure("unknown_token", message)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """CUDA has a class of its own for it, the allocator of the CPU only a text."""
+    return isinstance(error, MemoryError) or any(
+        sign in str(error) for sign in ("out of memory", "can't allocate memory", "not enough memory")
+    )

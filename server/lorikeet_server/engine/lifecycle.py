@@ -22,6 +22,7 @@ class RequestEvent(StrEnum):
     ADAPTERS_READY = "adapters_ready"
     ADAPTER_LOST = "adapter_lost"  # evicted for another request before this one was admitted
     ADMIT = "admit"
+    PREEMPT = "preempt"  # its slot is taken back; it will compute its tokens' keys and values again
     PROMPT_DONE = "prompt_done"
     STOP = "stop"
     EXHAUST = "exhaust"
@@ -42,8 +43,8 @@ _ANYWHERE = {E.ABORT: S.ABORTED, E.FAIL: S.FAILED}
 TRANSITIONS: dict[RequestState, dict[RequestEvent, RequestState]] = {
     S.WAITING_ADAPTER: {E.ADAPTERS_READY: S.WAITING, **_ANYWHERE},
     S.WAITING: {E.ADMIT: S.PREFILL, E.ADAPTER_LOST: S.WAITING_ADAPTER, **_ANYWHERE},
-    S.PREFILL: {E.PROMPT_DONE: S.DECODE, **_ANYWHERE},
-    S.DECODE: {E.STOP: S.STOPPED, E.EXHAUST: S.LENGTH, **_ANYWHERE},
+    S.PREFILL: {E.PROMPT_DONE: S.DECODE, E.PREEMPT: S.WAITING, **_ANYWHERE},
+    S.DECODE: {E.STOP: S.STOPPED, E.EXHAUST: S.LENGTH, E.PREEMPT: S.WAITING, **_ANYWHERE},
     **{state: {} for state in TERMINAL},
 }
 del S, E

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -28,12 +29,20 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`mix` names generations; whoever submits holds a lease on them until the terminal event."""
+    """`mix` names generations; whoever submits holds a lease on them until the terminal event.
+
+    Tenants share the engine evenly; among the requests of one, a lower `priority` comes first. The
+    deadlines are moments of time.monotonic(): the one for the start of its prefill, the other for its end.
+    """
 
     id: str
     prompt: tuple[int, ...]
     sampling: Sampling
     mix: Mix = BASE_MIX
+    tenant: str = ""
+    priority: int = 0
+    start_by: float = math.inf
+    end_by: float = math.inf
 
 
 class FinishReason(StrEnum):

@@ -104,6 +104,10 @@ class Residency:
     def rank_sum(self, generations: Iterable[str]) -> int:
         return sum(self._adapters[generation].rank for generation in generations)
 
+    def rows_to_insert(self, generations: Iterable[str]) -> int:
+        """Rows that adapters would take which are on the host and not yet on the device."""
+        return self.rank_sum(each for each in generations if self.state(each) is AdapterState.HOST)
+
     def objection(self, mix: Mix) -> Failure | None:
         """Why a mix can never run here, once all its adapters are near."""
         if self.rank_sum(mix.adapters) + self.pinned_rows(beside=mix.adapters) > self.row_budget:

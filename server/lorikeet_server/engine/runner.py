@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -15,31 +16,33 @@ from lorikeet_adapters.rank_rows.rows import RankRows
 from lorikeet_adapters.record import Memory
 from lorikeet_adapters.weights import AdapterWeights
 from lorikeet_server.engine.batch import Batch, DecodeRow, PrefillChunk, Sampled, StepOutput
+from lorikeet_server.engine.failures import is_out_of_memory
+from lorikeet_server.engine.geometry import Geometry
+from lorikeet_server.engine.prefix_store import PrefixStore
 from lorikeet_server.engine.sampler import Draw, sample
 from lorikeet_server.engine.slot_cache import SlotCache
+
+log = logging.getLogger(__name__)
 
 
 class Runner:
     """Carries out `Batch` values on one resident model.
 
-    `columns` bounds the KV cache of the `slots`, `rows` the ranks of the resident adapters together.
+    `geometry` bounds the KV cache, `rows` the ranks of the resident adapters together.
     """
 
-    def __init__(self, base: BaseModel, slots: int, columns: int, rows: int, kernel: str = "torch") -> None:
+    def __init__(self, base: BaseModel, geometry: Geometry, rows: int, kernel: str = "torch") -> None:
         self.rank_rows = RankRows(base, rows, kernel)
         self._model: PreTrainedModel = base.model
         self._device = base.device
-        self._cache = SlotCache(base.model.config.get_text_config().num_hidden_layers, slots, columns)
+        self._cache = SlotCache(base.model.config.get_text_config().num_hidden_layers, geometry)
+        self._prefixes = PrefixStore()
         self._order: list[str] = []  # request of each slot row
         self._prefilling: dict[str, DynamicCache] = {}
         self._host: dict[str, AdapterWeights] = {}
         accepted = inspect.signature(base.model.forward).parameters
         self._takes_positions = "position_ids" in accepted
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
-
-    @property
-    def slots(self) -> int:
-        return self._cache.slots
 
     @property
     def slots_used(self) -> int:
@@ -60,24 +63,36 @@ class Runner:
 
     @torch.no_grad()
     def execute(self, batch: Batch) -> StepOutput:
-        """Carry out one step."""
-        self.move(batch)
+        """Carry out one step, or as much of it as there is memory for."""
         sampled: dict[str, Sampled] = {}
-        if batch.decode:
-            logits = self.decode(batch.decode)
-            sampled |= _sample(
-                logits, [(row.request.id, Draw(row.request.sampling, row.index + 1)) for row in batch.decode]
-            )
-        for chunk in batch.prefill:
-            logits = self.prefill(chunk)
-            if chunk.is_last:
-                sampled |= _sample(logits, [(chunk.request.id, Draw(chunk.request.sampling, 0))])
-        return StepOutput(sampled)
+        prefilled: list[PrefillChunk] = []
+        self.move(batch)
+        try:
+            if batch.decode:
+                draws = [(row.request.id, Draw(row.request.sampling, row.index + 1)) for row in batch.decode]
+                sampled |= _sample(self.decode(batch.decode), draws)
+            for chunk in batch.prefill:
+                logits = self.prefill(chunk)
+                prefilled.append(chunk)
+                if chunk.is_last:
+                    sampled |= _sample(
+                        logits, [(chunk.request.id, Draw(chunk.request.sampling, chunk.index))]
+                    )
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            log.error("out of memory, giving back keys and values: %s", str(error).splitlines()[0])
+            self._clear()
+            return StepOutput(sampled, tuple(prefilled), out_of_memory=True)
+        return StepOutput(sampled, tuple(prefilled))
 
     def move(self, batch: Batch) -> None:
         """Give back and insert what the batch says, before anything is computed."""
         for request_id in batch.leave:
             self._leave(request_id)
+        for each in batch.reuse:
+            self._prefilling[each.request.id] = self._prefixes.begin(each.keys)
+        self._prefixes.forget(batch.forget)
         for generation in batch.evict:
             if self._host.pop(generation, None) is None:
                 self.rank_rows.evict(generation)
@@ -104,14 +119,15 @@ class Runner:
 
     @torch.no_grad()
     def prefill(self, chunk: PrefillChunk) -> torch.Tensor:
-        """Compute prompt tokens [start, stop); logits[1, V] of the last. The last chunk takes a slot."""
+        """Compute a chunk; logits[1, V] of its last token. The last chunk takes a slot."""
         request = chunk.request
         cache = self._prefilling.setdefault(request.id, DynamicCache())
-        tokens = torch.tensor([request.prompt[chunk.start : chunk.stop]], device=self._device)
-        logits = self._extend(cache, tokens, request.mix)
+        assert cache.get_seq_length() == chunk.start, "chunks follow one another"
+        logits = self._extend(cache, torch.tensor([chunk.tokens], device=self._device), request.mix)
         if chunk.is_last:
             self._cache.join(self._prefilling.pop(request.id))
             self._order.append(request.id)
+        self._prefixes.keep(chunk.keep, cache)
         return logits
 
     @torch.no_grad()
@@ -150,11 +166,19 @@ class Runner:
         logits: torch.Tensor = output.logits[:, -1]
         return logits
 
+    def _clear(self) -> None:
+        """Give back every slot and prompt under way; what ran must be computed again."""
+        self._order.clear()
+        self._prefilling.clear()
+        self._cache.clear()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
     def _leave(self, request_id: str) -> None:
         if self._prefilling.pop(request_id, None) is not None:
             return
         if request_id not in self._order:
-            return  # admitted, but it left before its first chunk was computed
+            return  # it left before its first chunk was computed, or memory ran out
         row = self._order.index(request_id)
         moved = self._cache.leave(row)
         self._order[row] = self._order[moved]

@@ -1,67 +1,56 @@
 """Who computes what in the next step. Pure Python: no torch, no clock, no threads.
 
 Decode comes first: every running request takes part in every step. What is left of the token
-budget goes to prompts in order of arrival. A request that does not fit now (no slot, no rank rows,
-adapter still loading) keeps its place and lets those behind it pass, but only so often when it is
-rank rows it waits for: see PATIENCE.
+budget goes to prompts, in the order of line.py. A request that does not fit now (no slot, no room
+in the cache, no rank rows, adapter still loading) keeps its place and lets those behind it pass,
+but only so often: see line.PATIENCE. When running requests outgrow the cache, the newest of them
+gives its slot back and computes its tokens again later, so the oldest always goes on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-
-from lorikeet_adapters.lifecycle import AdapterState
-from lorikeet_server.engine.batch import Batch, DecodeRow, Load, PrefillChunk
+from lorikeet_server.engine.admission import Admission
+from lorikeet_server.engine.batch import Batch, DecodeRow, Load, PrefillChunk, Reuse
 from lorikeet_server.engine.config import EngineConfig
+from lorikeet_server.engine.deadlines import expired, next_deadline
+from lorikeet_server.engine.entry import Entry
+from lorikeet_server.engine.fairness import INPUT_COST, OUTPUT_COST, Fairness
+from lorikeet_server.engine.geometry import Geometry
 from lorikeet_server.engine.lifecycle import TERMINAL, RequestEvent, RequestState, advance
+from lorikeet_server.engine.line import Line
+from lorikeet_server.engine.prefix_index import BLOCK, PrefixIndex, block_keys
 from lorikeet_server.engine.request import Failure, Request
 from lorikeet_server.engine.residency import Residency
-
-WAITING = (RequestState.WAITING, RequestState.WAITING_ADAPTER)
-# How many later requests may take rank rows before one that waits for rows. Then whoever would need
-# rows of other adapters waits behind it, so a wide mix starts once what runs has ended.
-PATIENCE = 16
-# Adapters read ahead of their requests' turn. The first in line may always load, so the most is
-# this many and one mix more.
-MAX_ON_HOST = 32
-
-
-@dataclass(slots=True)
-class _Entry:
-    request: Request
-    state: RequestState
-    computed: int = 0  # prompt tokens
-    generated: list[int] = field(default_factory=list)
-    passed: int = 0  # later requests that took rank rows while this one waited for some
-
-    @property
-    def adapters(self) -> tuple[str, ...]:
-        return self.request.mix.adapters
-
-    @property
-    def holds_slot(self) -> bool:
-        return self.state in (RequestState.PREFILL, RequestState.DECODE)
+from lorikeet_server.engine.supply import Supply
 
 
 class Scheduler:
-    """Owns the order of requests. `residency` says which adapters are where."""
+    """Owns the order of requests. `residency` says which adapters are where, `geometry` what the cache holds."""
 
-    def __init__(self, config: EngineConfig, residency: Residency) -> None:
+    def __init__(
+        self, config: EngineConfig, residency: Residency, geometry: Geometry, prefixes: PrefixIndex
+    ) -> None:
+        self.preemptions = 0
         self._config = config
         self._residency = residency
-        self._entries: dict[str, _Entry] = {}  # in order of arrival
+        self._geometry = geometry
+        self._prefixes = prefixes
+        self._fairness = Fairness()
+        self._entries: dict[str, Entry] = {}  # in order of arrival
+        self._supply = Supply(self._entries, residency)
+        self._arrivals = 0
         self._leaving: list[str] = []
         self._evict: list[str] = []
+        self._forget: list[bytes] = []
 
     def __contains__(self, request_id: str) -> bool:
         return request_id in self._entries
 
     @property
     def idle(self) -> bool:
-        """Nothing to compute and nothing to give back: the engine may sleep until a command comes."""
+        """Nothing to compute and nothing to give back: the engine may sleep until a command or a deadline comes."""
         moving = any(entry.state is not RequestState.WAITING_ADAPTER for entry in self._entries.values())
-        return not (moving or self._leaving or self._evict or self._wanted())
+        return not (moving or self._leaving or self._evict or self._forget or self._supply.wanted())
 
     @property
     def request_ids(self) -> tuple[str, ...]:
@@ -72,9 +61,13 @@ class Scheduler:
 
     def add(self, request: Request) -> None:
         """Take a request in; its adapters' loads start with the next step."""
-        entry = _Entry(request, RequestState.WAITING_ADAPTER)
+        self._arrivals += 1
+        entry = Entry(request, RequestState.WAITING_ADAPTER, self._arrivals)
+        if self._prefixes.blocks:
+            entry.prefix = block_keys(request)
         self._entries[request.id] = entry
-        self._wake(entry)
+        self._fairness.arrive(entry.tenant)
+        self._supply.wake(entry)
 
     def expects(self, load: Load) -> bool:
         """False when the adapter was retired while its files were read."""
@@ -83,16 +76,14 @@ class Scheduler:
     def adapter_loaded(self, generation: str, rank: int, blends: bool = True) -> None:
         """Its tensors are on the host; wake those whose every adapter is near now."""
         self._residency.loaded(generation, rank, blends)
-        for entry in self._entries.values():
-            if entry.state is RequestState.WAITING_ADAPTER:
-                self._wake(entry)
-        self._drop_unwanted((generation,))
+        self._supply.wake_all()
+        self._evict.extend(self._supply.drop_unwanted((generation,)))
 
     def adapter_failed(self, generation: str) -> tuple[str, ...]:
         """The load failed; returns the requests that cannot go on because of it. A pin is given up too."""
         self._residency.failed(generation)
         self._residency.pinned.discard(generation)
-        return self.waiting_for(generation)
+        return self._supply.waiting_for(generation)
 
     def unservable(self) -> tuple[tuple[str, Failure], ...]:
         """Waiting requests whose mix can never run, and why."""
@@ -103,19 +94,21 @@ class Scheduler:
             and (objection := self._residency.objection(entry.request.mix))
         )
 
-    def waiting_for(self, generation: str) -> tuple[str, ...]:
-        """Requests not yet admitted that name this adapter, in order of arrival."""
-        return tuple(
-            entry.request.id
-            for entry in self._entries.values()
-            if entry.state in WAITING and generation in entry.adapters
-        )
+    def expired(self, now: float) -> tuple[tuple[str, Failure], ...]:
+        """Requests whose deadline has passed, and which."""
+        return expired(self._entries.values(), now)
+
+    @property
+    def next_deadline(self) -> float:
+        """The first moment at which a request that is here expires; infinity when none does."""
+        return next_deadline(self._entries.values())
 
     def retire(self, generation: str) -> bool:
         """An adapter nobody names or leases any more gives its rows back in the next step; False if it has none."""
         held = self._residency.retire(generation)
         if held:
             self._evict.append(generation)
+        self._forget.extend(self._prefixes.retire(generation))
         return held
 
     def pin(self, generation: str, pinned: bool) -> None:
@@ -124,27 +117,39 @@ class Scheduler:
             self._residency.pinned.add(generation)
         else:
             self._residency.pinned.discard(generation)
-            self._drop_unwanted((generation,))
+            self._evict.extend(self._supply.drop_unwanted((generation,)))
 
     def schedule(self) -> Batch:
         """Decide the next step."""
+        self._make_room()
         decode = tuple(
             DecodeRow(entry.request, entry.generated[-1], len(entry.generated) - 1)
             for entry in self._entries.values()
             if entry.state is RequestState.DECODE
         )
-        load = tuple(Load(each, self._residency.load(each)) for each in self._wanted())
-        budget = max(self._config.prefill_tokens - len(decode), 1)
+        load = tuple(Load(each, self._residency.load(each)) for each in self._supply.wanted())
         pinned = self._settle_pinned()
-        insert, prefill = self._fill(budget)
-        batch = Batch(tuple(self._leaving), load, tuple(self._evict), pinned + insert, decode, prefill)
-        self._leaving, self._evict = [], []
+        insert, reuse, prefill = self._fill(max(self._config.prefill_tokens - len(decode), 1))
+        batch = Batch(
+            leave=tuple(self._leaving),
+            reuse=reuse,
+            forget=tuple(self._forget),
+            load=load,
+            evict=tuple(self._evict),
+            insert=pinned + insert,
+            decode=decode,
+            prefill=prefill,
+        )
+        self._leaving, self._evict, self._forget = [], [], []
         self._check(batch)
         return batch
 
     def prefilled(self, chunk: PrefillChunk) -> None:
         """The runner has computed this chunk."""
-        self._entries[chunk.request.id].computed = chunk.stop
+        entry = self._entries[chunk.request.id]
+        entry.computed = chunk.stop
+        new = [key for key, _ in chunk.keep]
+        self._prefixes.add(entry.prefix[: chunk.stop // BLOCK], new, entry.adapters)
 
     def append(self, request_id: str, token: int) -> None:
         """The request has its next token; the first one ends its prefill."""
@@ -152,6 +157,26 @@ class Scheduler:
         if entry.state is RequestState.PREFILL:
             entry.state = advance(entry.state, RequestEvent.PROMPT_DONE)
         entry.generated.append(token)
+        self._fairness.charge(entry.tenant, OUTPUT_COST)
+
+    def preempt(self, request_id: str) -> None:
+        """Take its slot back; it computes its tokens again when there is room, in its old place."""
+        entry = self._entries[request_id]
+        entry.state = advance(entry.state, RequestEvent.PREEMPT)
+        entry.computed = 0
+        self.preemptions += 1
+        self._leaving.append(request_id)
+        self._residency.release(entry.adapters)
+
+    def preempt_all(self) -> None:
+        """Every slot is lost."""
+        for entry in self._holders():
+            self.preempt(entry.request.id)
+
+    def newest_holder(self) -> str | None:
+        """Of the requests that hold a slot, the one that came last."""
+        holders = sorted(self._holders(), key=lambda each: each.order)
+        return holders[-1].request.id if holders else None
 
     def finish(self, request_id: str, event: RequestEvent) -> RequestState:
         """End a request with a terminal event; its slot is given back in the next step."""
@@ -160,99 +185,99 @@ class Scheduler:
         entry.state = advance(entry.state, event)
         assert entry.state in TERMINAL, event
         del self._entries[request_id]
+        self._fairness.leave(entry.tenant)
         if held:
             self._leaving.append(request_id)
             self._residency.release(entry.adapters)
-        self._drop_unwanted(entry.adapters)
+        self._evict.extend(self._supply.drop_unwanted(entry.adapters))
         return entry.state
 
-    def _fill(self, budget: int) -> tuple[tuple[str, ...], tuple[PrefillChunk, ...]]:
-        """Admit and prefill in order of arrival: (adapters to insert, prompt chunks)."""
+    def _make_room(self) -> None:
+        """The coming decode step adds a token to every row: preempt the newest until what remains fits."""
+        holders = sorted(self._holders(), key=lambda each: each.order)
+        while holders and not self._geometry.fits(len(holders), max(each.length for each in holders)):
+            self.preempt(holders.pop().request.id)
+
+    def _fill(self, budget: int) -> tuple[tuple[str, ...], tuple[Reuse, ...], tuple[PrefillChunk, ...]]:
+        """Admit and prefill: (adapters to insert, kept blocks to begin with, prompt chunks)."""
         insert: list[str] = []
+        reuse: list[Reuse] = []
         prefill: list[PrefillChunk] = []
-        short: list[_Entry] = []  # they wait for rank rows
-        free = self._config.max_slots - self._slots_used()
-        for entry in self._entries.values():
-            if budget <= 0:
-                break
-            if entry.state is RequestState.WAITING and free and _may_pass(entry, short):
-                inserted = self._admit(entry)
+        admission = Admission(self._geometry, self._residency, self._prefixes, self._holders())
+        candidates = (
+            each
+            for each in self._entries.values()
+            if each.state is RequestState.PREFILL or (admission.free and each.state is RequestState.WAITING)
+        )
+        line = Line(candidates, self._fairness, self._residency)
+        for entry in line:
+            if entry.state is RequestState.WAITING:
+                inserted = self._admit(entry, line, admission)
                 if inserted is None:
-                    short.append(entry)
                     continue
                 insert.extend(inserted)
-                free -= 1
-                for each in short:
-                    each.passed += bool(entry.adapters)
+                reuse.extend(self._begin(entry))
             if entry.state is RequestState.PREFILL:
                 prefill.append(self._next_chunk(entry, budget))
-                budget -= prefill[-1].stop - prefill[-1].start
-        return tuple(insert), tuple(prefill)
+                budget -= len(prefill[-1].tokens)
+            if budget <= 0:
+                break
+        return tuple(insert), tuple(reuse), tuple(prefill)
 
-    def _admit(self, entry: _Entry) -> tuple[str, ...] | None:
-        """Give it a slot; returns the adapters to insert for it, or None while rank rows are short."""
-        moves = self._residency.admit(entry.adapters)
+    def _admit(self, entry: Entry, line: Line, admission: Admission) -> tuple[str, ...] | None:
+        """Give it a slot; returns the adapters to insert for it, or None while something it needs is short."""
+        moves = admission.admit(entry, line, reserve=self._fairness.known > 1)
         if moves is None:
             return None
         evict, insert = moves
         self._evict.extend(evict)
         entry.state = advance(entry.state, RequestEvent.ADMIT)
-        self._send_back(frozenset(evict))
+        self._supply.lost(frozenset(evict))
         return insert
+
+    def _begin(self, entry: Entry) -> tuple[Reuse, ...]:
+        """Count its prompt, once, and take what is kept of it."""
+        found = self._prefixes.match(entry.prefix)
+        entry.computed = len(found) * BLOCK
+        if not entry.charged:
+            entry.charged = True
+            self._fairness.charge(entry.tenant, INPUT_COST * len(entry.request.prompt))
+            self._prefixes.count(hits=entry.computed, of=len(entry.request.prompt))
+        return (Reuse(entry.request, found),) if found else ()
 
     def _settle_pinned(self) -> tuple[str, ...]:
         evict, insert = self._residency.settle_pinned()
         self._evict.extend(evict)
-        self._send_back(frozenset(evict))
+        self._supply.lost(frozenset(evict))
         return insert
 
-    def _wake(self, entry: _Entry) -> None:
-        if all(self._residency.is_near(each) for each in entry.adapters):
-            entry.state = advance(entry.state, RequestEvent.ADAPTERS_READY)
+    def _next_chunk(self, entry: Entry, budget: int) -> PrefillChunk:
+        stop = min(entry.length, entry.computed + budget)
+        return PrefillChunk(
+            entry.request,
+            entry.computed,
+            entry.tokens(entry.computed, stop),
+            is_last=stop == entry.length,
+            index=len(entry.generated),
+            keep=self._blocks_to_keep(entry, stop),
+        )
 
-    def _wanted(self) -> tuple[str, ...]:
-        """Adapters to start loading now: whole mixes, in order of arrival, as many as may lie ready."""
-        wanted = dict.fromkeys(self._residency.absent(sorted(self._residency.pinned)))
-        on_host = self._residency.on_host
-        for place, entry in enumerate(each for each in self._entries.values() if each.state in WAITING):
-            absent = [each for each in self._residency.absent(entry.adapters) if each not in wanted]
-            if place and on_host + len(wanted) + len(absent) > MAX_ON_HOST:
-                break
-            wanted |= dict.fromkeys(absent)
-        return tuple(wanted)
+    def _blocks_to_keep(self, entry: Entry, stop: int) -> tuple[tuple[bytes, int], ...]:
+        first = entry.computed // BLOCK
+        ending = list(enumerate(entry.prefix))[first : stop // BLOCK]
+        new = [(key, place * BLOCK) for place, key in ending if key not in self._prefixes]
+        new = new[: self._prefixes.blocks]
+        self._forget.extend(self._prefixes.make_room(len(new)))
+        return tuple(new)
 
-    def _send_back(self, evicted: frozenset[str]) -> None:
-        """Whoever counted on an adapter just evicted waits for it again, in the old place."""
-        for entry in self._entries.values():
-            if entry.state is RequestState.WAITING and not evicted.isdisjoint(entry.adapters):
-                entry.state = advance(entry.state, RequestEvent.ADAPTER_LOST)
-
-    def _drop_unwanted(self, generations: Iterable[str]) -> None:
-        for generation in generations:
-            on_host = self._residency.state(generation) is AdapterState.HOST
-            pinned = generation in self._residency.pinned
-            if on_host and not pinned and not self.waiting_for(generation):
-                self._residency.drop(generation)
-                self._evict.append(generation)
-
-    def _next_chunk(self, entry: _Entry, budget: int) -> PrefillChunk:
-        stop = min(len(entry.request.prompt), entry.computed + budget)
-        return PrefillChunk(entry.request, entry.computed, stop)
-
-    def _slots_used(self) -> int:
-        return sum(entry.holds_slot for entry in self._entries.values())
+    def _holders(self) -> list[Entry]:
+        return [entry for entry in self._entries.values() if entry.holds_slot]
 
     def _check(self, batch: Batch) -> None:
-        assert self._slots_used() <= self._config.max_slots
-        assert not set(batch.leave) & self._entries.keys(), "a request left and stayed"
-        assert set(_ids(batch.decode)).isdisjoint(_ids(batch.prefill))
+        holders = self._holders()
+        assert len(holders) <= self._config.max_slots
+        assert not holders or self._geometry.fits(len(holders), max(each.length for each in holders))
+        decoding = {row.request.id for row in batch.decode}
+        assert decoding.isdisjoint(batch.leave), "a request left and stayed"
+        assert decoding.isdisjoint(chunk.request.id for chunk in batch.prefill)
         self._residency.check()
-
-
-def _may_pass(entry: _Entry, short: Iterable[_Entry]) -> bool:
-    """Whether it takes nothing from a request that has been passed too often."""
-    return all(each.passed < PATIENCE or set(entry.adapters) <= set(each.adapters) for each in short)
-
-
-def _ids(rows: Iterable[DecodeRow | PrefillChunk]) -> tuple[str, ...]:
-    return tuple(row.request.id for row in rows)

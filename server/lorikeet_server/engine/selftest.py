@@ -19,7 +19,7 @@ from lorikeet_adapters.mix import Mix, Term
 from lorikeet_adapters.quantization import Quantization
 from lorikeet_adapters.weights import AdapterWeights, ModuleRows
 from lorikeet_server.engine.batch import Batch, DecodeRow, PrefillChunk
-from lorikeet_server.engine.capacity import columns_for
+from lorikeet_server.engine.geometry import Geometry, columns_for
 from lorikeet_server.engine.request import Request, Sampling
 from lorikeet_server.engine.runner import Runner
 
@@ -97,8 +97,9 @@ def _teacher_forced(
     base: BaseModel, kernel: str, prompts: list[tuple[int, ...]], tokens: list[list[int]]
 ) -> list[torch.Tensor]:
     """Our logits[2, V] for each step, a foreign row beside them, one of the two through rank rows of zeros."""
-    columns = columns_for(max(PROMPT_LENGTHS) + STEPS)
-    runner = Runner(base, slots=len(prompts) + 1, columns=columns, rows=ZERO_RANK, kernel=kernel)
+    longest, slots = max(PROMPT_LENGTHS) + STEPS, len(prompts) + 1
+    geometry = Geometry(slots, longest, slots * columns_for(longest), slots * longest)
+    runner = Runner(base, geometry, rows=ZERO_RANK, kernel=kernel)
     runner.hold(ZERO_ADAPTER, _zero_adapter(base))
     runner.move(Batch(insert=(ZERO_ADAPTER,)))
     zeros = Mix((Term(ZERO_ADAPTER, 1.0),))
@@ -120,7 +121,10 @@ def _teacher_forced(
 
 def _prefill(runner: Runner, request: Request) -> torch.Tensor:
     length = len(request.prompt)
-    chunks = [PrefillChunk(request, start, min(start + CHUNK, length)) for start in range(0, length, CHUNK)]
+    chunks = [
+        PrefillChunk(request, start, request.prompt[start : start + CHUNK], is_last=start + CHUNK >= length)
+        for start in range(0, length, CHUNK)
+    ]
     return [runner.prefill(chunk) for chunk in chunks][-1]
 
 

@@ -17,7 +17,8 @@ from __future__ import annotations
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
 
-FIRST_COLUMNS = 128
+from lorikeet_server.engine.geometry import FIRST_COLUMNS, Geometry, columns_for
+
 KEPT_COLUMNS = 512  # what has grown beyond is given back when the last row leaves
 
 
@@ -55,18 +56,23 @@ class _SlotLayer(CacheLayerMixin):
 
 
 class SlotCache(Cache):
-    """`lengths[i]` is how many columns row i owns, `most` the largest number of columns.
+    """`lengths[i]` is how many columns row i owns.
 
-    No row may be longer than `most` less one. Only the engine thread calls it.
+    Blocks grow by doubling and never hold more cells than `geometry` allows; the caller keeps rows
+    and lengths to what `geometry.fits`. Only the engine thread calls it.
     """
 
-    def __init__(self, layers: int, slots: int, most: int) -> None:
-        self.slots = slots
-        self.most = most
+    def __init__(self, layers: int, geometry: Geometry) -> None:
+        self._geometry = geometry
         self.column = 0
-        self.columns = 0
         self.lengths: list[int] = []
+        self._held_rows = 0  # the blocks' size
+        self.columns = 0
         super().__init__(layers=[_SlotLayer(self) for _ in range(layers)])
+
+    @property
+    def slots(self) -> int:
+        return self._geometry.slots
 
     @property
     def rows(self) -> int:
@@ -90,8 +96,7 @@ class SlotCache(Cache):
         self._make_room(length)
         for layer, source in zip(self.layers, prefilled.layers, strict=True):
             if layer.keys is None:
-                layer.keys = _block(source.keys, self.slots, self.columns)
-                layer.values = _block(source.values, self.slots, self.columns)
+                layer.keys, layer.values = self._block(source.keys), self._block(source.values)
             for block, new in ((layer.keys, source.keys), (layer.values, source.values)):
                 block[row].zero_()
                 block[row, :, self.column - length : self.column] = new[0]
@@ -108,13 +113,27 @@ class SlotCache(Cache):
             self.lengths[row] = self.lengths[last]
         self.lengths.pop()
         if not self.lengths and self.columns > KEPT_COLUMNS:
-            self._give_back()
+            self.clear()
         return last
+
+    def clear(self) -> None:
+        """Give everything back; no row is left."""
+        for layer in self.layers:
+            layer.keys = layer.values = None
+        self.lengths = []
+        self.column = self.columns = self._held_rows = 0
 
     def open_column(self) -> None:
         """Make sure the next decode step has a column to write."""
-        if self.column == self.columns:
-            self._shift_or_grow(max(self.lengths) + 1)
+        longest = max(self.lengths)
+        if self.column < self.columns:
+            return
+        shape = self._shape_for(self.rows, longest + 1)
+        # Rolling that frees half of the columns is cheaper than growing; else it is for when growing is out.
+        if 2 * longest < self.columns or shape == (self._held_rows, self.columns):
+            self._roll(longest - self.column)
+        else:
+            self._reshape(shape, pointer=longest)
 
     def close_column(self) -> None:
         """A decode step wrote its column: every row is one longer."""
@@ -122,39 +141,44 @@ class SlotCache(Cache):
         self.lengths = [length + 1 for length in self.lengths]
 
     def _make_room(self, length: int) -> None:
-        """Columns [c - length, c) must exist; rows already here keep their place left of c."""
-        if not self.lengths:
-            self._grow(length)
+        """A row more, and columns [c - length, c); rows already here keep their place left of c."""
+        longest = max([length, *self.lengths])
+        if self.rows == self._held_rows or longest > self.columns:
+            self._reshape(self._shape_for(self.rows + 1, longest), pointer=longest)
+        elif not self.lengths:
             self.column = length
         elif length > self.column:
-            self._grow(length)
             self._roll(length - self.column)
 
-    def _shift_or_grow(self, needed: int) -> None:
-        """At the right edge: roll left when that frees half the columns or they are all there may be, else grow."""
-        if needed <= self.columns // 2 or self.columns == self.most:
-            self._roll(max(self.lengths) - self.column)
-        else:
-            self._grow(self.columns + 1)
+    def _shape_for(self, rows: int, longest: int) -> tuple[int, int]:
+        """(rows, columns) of the blocks: with room to grow where the geometry has it, as small as can be where not."""
+        need = columns_for(min(longest, self._geometry.longest))
+        wide = max(_bucket(need, FIRST_COLUMNS, self._geometry.most_columns), self.columns)
+        tall = max(_bucket(rows, 1, self.slots), self._held_rows)
+        for shape in ((tall, wide), (_bucket(rows, 1, self.slots), need), (rows, need)):
+            if shape[0] * shape[1] <= self._geometry.cells:
+                return shape
+        raise AssertionError(f"{rows} rows of {longest} tokens were admitted into {self._geometry}")
 
-    def _grow(self, needed: int) -> None:
-        if needed <= self.columns:
-            return
-        assert needed <= self.most, (needed, self.most)
-        columns = max(FIRST_COLUMNS, self.columns)
-        while columns < needed:
-            columns *= 2
-        columns = min(columns, self.most)
+    def _reshape(self, shape: tuple[int, int], pointer: int) -> None:
+        """New blocks, layer by layer, with every row's columns ending at `pointer`."""
+        longest = max(self.lengths, default=0)
+        self._held_rows, self.columns = shape
+        rows, old, new = (
+            self.rows,
+            slice(self.column - longest, self.column),
+            slice(pointer - longest, pointer),
+        )
         for layer in self.layers:
             if layer.keys is not None:
-                layer.keys = _widened(layer.keys, columns)
-                layer.values = _widened(layer.values, columns)
-        self.columns = columns
+                keys, values = self._block(layer.keys), self._block(layer.values)
+                keys[:rows, :, new] = layer.keys[:rows, :, old]
+                values[:rows, :, new] = layer.values[:rows, :, old]
+                layer.keys, layer.values = keys, values
+        self.column = pointer
 
-    def _give_back(self) -> None:
-        for layer in self.layers:
-            layer.keys = layer.values = None
-        self.column = self.columns = 0
+    def _block(self, like: torch.Tensor) -> torch.Tensor:
+        return like.new_zeros(self._held_rows, like.shape[1], self.columns, like.shape[3])
 
     def _roll(self, by: int) -> None:
         for layer in self.layers:
@@ -163,12 +187,9 @@ class SlotCache(Cache):
         self.column += by
 
 
-def _block(like: torch.Tensor, slots: int, columns: int) -> torch.Tensor:
-    return like.new_zeros(slots, like.shape[1], columns, like.shape[3])
-
-
-def _widened(block: torch.Tensor, columns: int) -> torch.Tensor:
-    slots, heads, have, size = block.shape
-    wider = block.new_zeros(slots, heads, columns, size)
-    wider[:, :, :have] = block
-    return wider
+def _bucket(least: int, first: int, most: int) -> int:
+    """`first` doubled until it is at least `least`, `most` at most."""
+    size = first
+    while size < least:
+        size *= 2
+    return min(size, most)

@@ -20,7 +20,11 @@ class EngineStats:
     rows: int = 0
     cache_bytes: int = 0
     adapter_bytes: int = 0
+    prefix_bytes: int = 0
     steps: int = 0
+    preemptions: int = 0
+    prefix_hit_tokens: int = 0
+    prompt_tokens: int = 0  # of requests that were begun
     loads: int = 0
     failed_loads: int = 0
     evictions: int = 0

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lorikeet_server.engine.capacity import Capacity
 from lorikeet_server.engine.lifecycle import RequestState
+from lorikeet_server.engine.prefix_index import PrefixIndex
 from lorikeet_server.engine.residency import Residency
 from lorikeet_server.engine.runner import Runner
 from lorikeet_server.engine.scheduler import Scheduler
@@ -13,21 +15,28 @@ from lorikeet_server.engine.stats import EngineStats
 
 @dataclass(slots=True)
 class Tally:
-    """Totals since the start."""
+    """Totals since the start, beside the bounds of the cache."""
 
+    capacity: Capacity
     steps: int = 0
     loads: int = 0
     failed_loads: int = 0
 
-    def read(self, scheduler: Scheduler, residency: Residency, runner: Runner) -> EngineStats:
+    def read(
+        self, scheduler: Scheduler, residency: Residency, prefixes: PrefixIndex, runner: Runner
+    ) -> EngineStats:
         count = scheduler.count
         return EngineStats(
             running=count(RequestState.DECODE, RequestState.PREFILL),
             waiting=count(RequestState.WAITING),
             waiting_adapter=count(RequestState.WAITING_ADAPTER),
-            slots=runner.slots,
+            slots=self.capacity.geometry.slots,
             rows_used=residency.rows_used,
             rows=residency.row_budget,
+            preemptions=scheduler.preemptions,
+            prefix_hit_tokens=prefixes.hit_tokens,
+            prompt_tokens=prefixes.asked_tokens,
+            prefix_bytes=len(prefixes) * self.capacity.block_bytes,
             cache_bytes=runner.cache_bytes,
             adapter_bytes=runner.rank_rows.bytes,
             steps=self.steps,

@@ -8,10 +8,12 @@ import pytest
 
 from lorikeet_adapters.base_model import BaseModel, load_base
 from lorikeet_adapters.errors import BaseModelRefused
-from lorikeet_server.engine.capacity import column_bytes, columns_for, plan_capacity
+from lorikeet_server.engine.capacity import column_bytes, plan_capacity
 from lorikeet_server.engine.config import EngineConfig
-from lorikeet_server.engine.engine import Engine, Vocabulary
+from lorikeet_server.engine.engine import Engine
+from lorikeet_server.engine.geometry import columns_for
 from lorikeet_server.engine.request import Finished, Request, Sampling
+from lorikeet_server.engine.roster import Vocabulary
 from tests.tiny import save_model
 
 
@@ -29,14 +31,20 @@ def test_a_token_takes_keys_and_values_of_every_layer(base: BaseModel) -> None:
 def test_the_cache_never_holds_more_than_was_planned(base: BaseModel, megabytes: int) -> None:
     config = EngineConfig(max_slots=3, cache_bytes=megabytes * 1_000_000)
     capacity = plan_capacity(base, config)
-    assert capacity.columns * column_bytes(base) * 5 <= config.cache_bytes
+    geometry = capacity.geometry
+    held = (geometry.cells + geometry.prompt_cells) * column_bytes(base)
+    assert held + capacity.prefix_blocks * capacity.block_bytes <= config.cache_bytes
+    assert geometry.fits(1, geometry.longest)
+    assert geometry.prompt_cells >= geometry.longest
     if capacity.max_model_len < base.context_length:
-        longer = columns_for(capacity.max_model_len + 2)
-        assert longer * column_bytes(base) * 5 > config.cache_bytes, "as long as fits"
+        longer = capacity.max_model_len + 2
+        needed = (longer + columns_for(longer)) * column_bytes(base)
+        assert needed > config.cache_bytes * 3 // 4, "as long as fits"
 
 
 def test_the_longest_sequences_fit_in_what_was_planned(base: BaseModel) -> None:
-    config = EngineConfig(max_slots=2, cache_bytes=column_bytes(base) * 4 * columns_for(200))
+    cells = 200 + columns_for(200)
+    config = EngineConfig(max_slots=2, cache_bytes=column_bytes(base) * cells, prefix_cache_bytes=0)
     engine = Engine(base, config, Vocabulary(str, frozenset()), lambda generation: pytest.fail(generation))
     assert engine.max_model_len == 200
     requests = [Request(str(each), (1,) * each, Sampling(max_tokens=10_000)) for each in (2, 150, 199)]
@@ -53,16 +61,16 @@ def test_the_longest_sequences_fit_in_what_was_planned(base: BaseModel) -> None:
 
 def test_a_context_that_is_cut_is_said(base: BaseModel, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        plan_capacity(base, EngineConfig(max_slots=3, cache_bytes=2_000_000))
+        plan_capacity(base, EngineConfig(max_slots=3, cache_bytes=1_000_000))
     assert "the base was made for 2048" in caplog.text
 
 
 @pytest.mark.parametrize(
-    "config", [EngineConfig(max_model_len=500, cache_bytes=10_000), EngineConfig(cache_bytes=99)]
+    "config", [EngineConfig(max_model_len=500, cache_bytes=10_000), EngineConfig(cache_bytes=100)]
 )
 def test_what_does_not_fit_is_refused_with_the_numbers(base: BaseModel, config: EngineConfig) -> None:
     with pytest.raises(
         BaseModelRefused,
-        match=rf"16 slots of \d+ tokens need [\d,]+ bytes .* there are {config.cache_bytes:,}",
+        match=rf"a sequence of \d+ tokens needs [\d,]+ bytes .* there are {config.cache_bytes * 3 // 4:,}",
     ):
         plan_capacity(base, config)

@@ -12,8 +12,9 @@ from transformers import GenerationConfig
 from lorikeet_adapters.base_model import demo_base, load_base
 from lorikeet_adapters.mix import Mix, Term
 from lorikeet_server.engine.config import EngineConfig
-from lorikeet_server.engine.engine import Engine, Vocabulary
+from lorikeet_server.engine.engine import Engine
 from lorikeet_server.engine.request import FinishReason, Request, Sampling, Token
+from lorikeet_server.engine.roster import Vocabulary
 from lorikeet_server.engine.tokenizer import load_tokenizer
 from lorikeet_server.stock import DEMO_ADAPTERS
 from tests.server.engine.test_exactness import MIXES, read_adapter

@@ -15,10 +15,11 @@ from lorikeet_adapters.mix import Mix, Term
 from lorikeet_adapters.record import Memory
 from lorikeet_adapters.weights import AdapterWeights, ModuleRows
 from lorikeet_server.engine.config import EngineConfig
-from lorikeet_server.engine.engine import Engine, Vocabulary
+from lorikeet_server.engine.engine import Engine
 from lorikeet_server.engine.failures import DEAD, NON_FINITE, TOO_MANY_ROWS
 from lorikeet_server.engine.offline import complete
 from lorikeet_server.engine.request import Event, Failure, Finished, FinishReason, Request, Sampling, Token
+from lorikeet_server.engine.roster import Vocabulary
 from lorikeet_server.engine.tokenizer import load_tokenizer
 from tests.tiny import greedy, make_model, save_model
 

@@ -12,8 +12,9 @@ from lorikeet_adapters.mix import Mix, Term
 from lorikeet_adapters.spec import parse_spec
 from lorikeet_adapters.weights import AdapterWeights, ModuleRows, load_weights
 from lorikeet_server.engine.config import EngineConfig
-from lorikeet_server.engine.engine import Engine, Vocabulary
+from lorikeet_server.engine.engine import Engine
 from lorikeet_server.engine.request import Request, Sampling, Token
+from lorikeet_server.engine.roster import Vocabulary
 from tests.tiny import CONFIGS, blended_model, greedy, peft_model, save_adapter, save_model
 
 RANKS = {"triage": 4, "extract": 16, "formal": 8, "friendly": 3}
@@ -152,7 +153,7 @@ def logits_of_neighbours(
     for name in names:
         mix = Mix.of(Term(adapter, weight) for adapter, weight in MIXES[name].items())
         requests.append(Request(name, tuple(PROMPTS[name]), Sampling(max_tokens=4), mix))
-        runner.prefill(PrefillChunk(requests[-1], 0, len(PROMPTS[name])))
+        runner.prefill(PrefillChunk(requests[-1], 0, tuple(PROMPTS[name])))
     logits = runner.decode([DecodeRow(request, 5, 0) for request in requests])
     engine.close()
     return {request.id: row.clone() for request, row in zip(requests, logits, strict=True)}

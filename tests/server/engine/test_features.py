@@ -16,9 +16,10 @@ from lorikeet_adapters.check import Checker
 from lorikeet_adapters.mix import Mix, Term
 from lorikeet_adapters.spec import parse_spec
 from lorikeet_server.engine.config import EngineConfig
-from lorikeet_server.engine.engine import Engine, Vocabulary
+from lorikeet_server.engine.engine import Engine
 from lorikeet_server.engine.offline import complete
 from lorikeet_server.engine.request import Request, Sampling
+from lorikeet_server.engine.roster import Vocabulary
 from tests.server.engine.test_exactness import read_adapter
 from tests.tiny import CONFIGS, blended_model, greedy, peft_model, save_adapter, save_model
 

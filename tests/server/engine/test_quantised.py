@@ -11,7 +11,7 @@ from peft import PeftModel
 from lorikeet_adapters.base_model import BaseModel, load_base
 from lorikeet_adapters.mix import Mix, Term
 from lorikeet_adapters.precision import bfloat16_is_fast
-from lorikeet_server.engine.capacity import columns_for
+from lorikeet_server.engine.geometry import Geometry, columns_for
 from lorikeet_server.engine.runner import Runner
 from tests.server.engine.test_exactness import read_adapter
 from tests.server.engine.test_features import FILTERS, PROMPT, features
@@ -45,7 +45,7 @@ def base(request: pytest.FixtureRequest, world: tuple[Path, dict[str, Path]]) ->
 
 
 def make_runner(base: BaseModel, adapters: dict[str, Path]) -> Runner:
-    runner = Runner(base, slots=2, columns=columns_for(64), rows=256)
+    runner = Runner(base, Geometry(2, 64, 2 * columns_for(64), 128), rows=256)
     for name, path in adapters.items():
         runner.rank_rows.insert(name, read_adapter(path, base))
     return runner

@@ -12,10 +12,14 @@ from hypothesis import strategies as st
 from lorikeet_adapters.mix import Mix, Term
 from lorikeet_server.engine.batch import Batch, Load
 from lorikeet_server.engine.config import EngineConfig
+from lorikeet_server.engine.geometry import Geometry
 from lorikeet_server.engine.lifecycle import RequestEvent
+from lorikeet_server.engine.line import PATIENCE
+from lorikeet_server.engine.prefix_index import PrefixIndex
 from lorikeet_server.engine.request import Request, Sampling
 from lorikeet_server.engine.residency import Residency
-from lorikeet_server.engine.scheduler import MAX_ON_HOST, PATIENCE, Scheduler
+from lorikeet_server.engine.scheduler import Scheduler
+from lorikeet_server.engine.supply import MAX_ON_HOST
 
 RANKS = {"a": 4, "b": 8, "c": 8, "d": 16}
 
@@ -31,7 +35,8 @@ def request(name: str, *adapters: str, prompt: int = 5, tokens: int = 3) -> Requ
 
 def make_scheduler(**overrides: int) -> Scheduler:
     config = EngineConfig(**{"max_slots": 2, "rank_rows": 16, "prefill_tokens": 8, **overrides})
-    return Scheduler(config, Residency(config.rank_rows))
+    geometry = Geometry(config.max_slots, 10_000, cells=10**9, prompt_cells=10**9)
+    return Scheduler(config, Residency(config.rank_rows), geometry, PrefixIndex(0))
 
 
 @dataclass

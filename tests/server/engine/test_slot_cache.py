@@ -9,9 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.cache_utils import DynamicCache
 
-from lorikeet_server.engine.slot_cache import FIRST_COLUMNS, SlotCache
+from lorikeet_server.engine.geometry import FIRST_COLUMNS, Geometry, columns_for
+from lorikeet_server.engine.slot_cache import SlotCache
 
 HEADS, SIZE, LAYERS = 2, 4, 2
+
+
+def make_cache(slots: int, longest: int, cells: int = 10**9) -> SlotCache:
+    return SlotCache(LAYERS, Geometry(slots, longest, cells, prompt_cells=0))
 
 
 def prefilled(values: list[int]) -> DynamicCache:
@@ -31,13 +36,17 @@ def block(rows: list[list[int]], layer: int) -> torch.Tensor:
 @given(seed=st.integers(0, 2**32))
 def test_rows_keep_their_own_history(seed: int) -> None:
     chance = random.Random(seed)
-    cache = SlotCache(LAYERS, slots=4, most=chance.choice([200, 300, 10_000]))
+    longest = chance.choice([200, 300, 10_000])
+    cells = chance.choice([columns_for(200), 2 * columns_for(200), 4 * columns_for(longest), 10**9])
+    geometry = Geometry(4, longest, cells, prompt_cells=0)
+    cache = SlotCache(LAYERS, geometry)
     rows: list[list[int]] = []
     number = 0
     for _ in range(60):
         move = chance.choice(["join", "leave", "decode", "decode", "decode"])
-        if move == "join" and len(rows) < 4:
-            rows.append([number + each for each in range(chance.choice([1, 3, 40, 150]))])
+        length = chance.choice([1, 3, 40, 150])
+        if move == "join" and len(rows) < 4 and geometry.fits(len(rows) + 1, max([length, *map(len, rows)])):
+            rows.append([number + each for each in range(length)])
             number += 200
             assert cache.join(prefilled(rows[-1])) == len(rows) - 1
         elif move == "leave" and rows:
@@ -45,10 +54,10 @@ def test_rows_keep_their_own_history(seed: int) -> None:
             moved = cache.leave(row)
             rows[row] = rows[moved]
             rows.pop()
-        elif rows and max(map(len, rows)) < 198:
+        elif rows and max(map(len, rows)) < 198 and geometry.fits(len(rows), max(map(len, rows)) + 1):
             number += 1
             decode(cache, rows, number)
-        assert cache.columns <= cache.most
+        assert cache.bytes <= cells * 4 * 2 * LAYERS * HEADS * SIZE
         assert cache.lengths == [len(row) for row in rows]
 
 
@@ -72,7 +81,7 @@ def decode(cache: SlotCache, rows: list[list[int]], number: int) -> None:
 
 
 def test_blocks_that_have_grown_are_given_back_when_the_last_row_leaves() -> None:
-    cache = SlotCache(LAYERS, slots=2, most=2000)
+    cache = make_cache(slots=2, longest=2000)
     for length, kept in ((100, True), (900, False), (100, True)):
         cache.join(prefilled(list(range(length))))
         held = cache.bytes
@@ -82,19 +91,18 @@ def test_blocks_that_have_grown_are_given_back_when_the_last_row_leaves() -> Non
 
 
 def test_a_row_as_long_as_there_are_columns_goes_on_at_the_right_edge() -> None:
-    cache = SlotCache(LAYERS, slots=2, most=FIRST_COLUMNS + 70)
+    cache = make_cache(slots=2, longest=200)
     row = list(range(60))
     cache.join(prefilled(row))
     for number in range(FIRST_COLUMNS):
         decode(cache, [row], 500 + number)
-    assert cache.columns == cache.most
     short = [1, 2, 3]
     cache.join(prefilled(short))
     decode(cache, [row, short], 999)
 
 
 def test_what_a_former_row_left_behind_cannot_spread() -> None:
-    cache = SlotCache(LAYERS, slots=2, most=200)
+    cache = make_cache(slots=2, longest=200)
     poisoned = DynamicCache()
     for layer in range(LAYERS):
         poisoned.update(

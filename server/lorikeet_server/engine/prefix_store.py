@@ -1,0 +1,43 @@
+"""The tensors of the blocks that prefix_index keeps account of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from transformers.cache_utils import DynamicCache
+
+from lorikeet_server.engine.prefix_index import BLOCK
+
+# Keys and values [1, kv_heads, BLOCK, head_dim] of each layer.
+_Block = list[tuple[torch.Tensor, torch.Tensor]]
+
+
+class PrefixStore:
+    """Copies in and copies out, so a kept block shares memory with no request."""
+
+    def __init__(self) -> None:
+        self._blocks: dict[bytes, _Block] = {}
+
+    def __len__(self) -> int:
+        return len(self._blocks)
+
+    def keep(self, blocks: Iterable[tuple[bytes, int]], cache: DynamicCache) -> None:
+        """Keep tokens [start, start + BLOCK) of a prompt for each (key, start): all of them or none."""
+        kept = {key: _cut(cache, slice(start, start + BLOCK)) for key, start in blocks}
+        self._blocks |= kept
+
+    def begin(self, keys: Sequence[bytes]) -> DynamicCache:
+        """A cache that starts with these blocks."""
+        cache = DynamicCache()
+        for number, pairs in enumerate(zip(*(self._blocks[key] for key in keys), strict=True)):
+            cache.update(torch.cat([k for k, _ in pairs], 2), torch.cat([v for _, v in pairs], 2), number)
+        return cache
+
+    def forget(self, keys: Iterable[bytes]) -> None:
+        for key in keys:
+            del self._blocks[key]
+
+
+def _cut(cache: DynamicCache, own: slice) -> _Block:
+    return [(layer.keys[:, :, own].clone(), layer.values[:, :, own].clone()) for layer in cache.layers]
