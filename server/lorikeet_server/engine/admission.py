@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 from lorikeet_server.engine.entry import Entry
@@ -13,8 +14,6 @@ from lorikeet_server.engine.residency import Residency
 
 # Tokens a request must be able to grow by when it is admitted, so that it is not preempted at once.
 HEADROOM = 64
-# With so many slots or more, and more than one tenant, the last free one is for a tenant that has none.
-RESERVE_FROM = 8
 
 
 class Admission:
@@ -32,16 +31,11 @@ class Admission:
     def free(self) -> int:
         return self._geometry.slots - len(self._holders)
 
-    def admit(
-        self, entry: Entry, line: Line, reserve: bool
-    ) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
-        """Adapters to (evict, insert) for it, or None while something it needs is short.
-
-        With `reserve` the last free slot goes to a tenant that has none.
-        """
-        if not (self._slot_for(entry, reserve) and line.may_pass(entry)) or self._is_being_computed(entry):
+    def admit(self, entry: Entry, line: Line) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+        """Adapters to (evict, insert) for it, or None while something it needs is short."""
+        if not (self.free and line.may_pass(entry)) or self._is_being_computed(entry):
             return None
-        if not self._has_room(entry):
+        if not self._has_room(entry, self._holders):
             line.lacks_room(entry)
             return None
         moves = self._residency.admit(entry.adapters)
@@ -52,10 +46,39 @@ class Admission:
         self._holders.append(entry)
         return moves
 
-    def _slot_for(self, entry: Entry, reserve: bool) -> bool:
-        if self.free == 1 and reserve and self._geometry.slots >= RESERVE_FROM:
-            return all(each.tenant != entry.tenant for each in self._holders)
-        return self.free > 0
+    def make_way(self, line: Line, tenants: int) -> list[Entry]:
+        """Who must give their slots to those in `line`, so that each of the `tenants` has its share.
+
+        For callers that decide nothing else with this value: it plays the admissions through.
+        """
+        share = self._geometry.slots // tenants
+        victims = []
+        for entry in line:
+            held = Counter(each.tenant for each in self._holders)
+            if held[entry.tenant] >= share:
+                break
+            if not self.free:
+                victim = self._victim(held, share)
+                rest = [each for each in self._holders if each is not victim]
+                if victim is None or not self._could_begin(entry, rest):
+                    continue
+                victims.append(victim)
+                self._holders = rest
+            self._holders.append(entry)
+        return victims
+
+    def _victim(self, held: Counter[str], share: int) -> Entry | None:
+        """The newest of the tenant that has the most slots, when those are more than its share."""
+        greedy, most = held.most_common(1)[0]
+        own = [each for each in self._holders if each.tenant == greedy]
+        return max(own, key=lambda each: each.order) if most > share else None
+
+    def _could_begin(self, entry: Entry, holders: list[Entry]) -> bool:
+        return (
+            not self._is_being_computed(entry)
+            and self._has_room(entry, holders)
+            and self._residency.could_admit(entry.adapters)
+        )
 
     def _is_being_computed(self, entry: Entry) -> bool:
         """Another request computes the next block it needs: a step or two later it need not do so itself."""
@@ -66,10 +89,10 @@ class Admission:
             if each.state is RequestState.PREFILL
         )
 
-    def _has_room(self, entry: Entry) -> bool:
-        under_way = sum(each.length for each in self._holders if each.state is RequestState.PREFILL)
-        longest = max(each.length for each in (*self._holders, entry))
+    def _has_room(self, entry: Entry, holders: list[Entry]) -> bool:
+        under_way = sum(each.length for each in holders if each.state is RequestState.PREFILL)
+        longest = max(each.length for each in (*holders, entry))
         return (
-            self._geometry.fits(len(self._holders) + 1, longest + HEADROOM)
+            self._geometry.fits(len(holders) + 1, longest + HEADROOM)
             and under_way + entry.length <= self._geometry.prompt_cells
         )

@@ -14,7 +14,7 @@ OUTPUT_COST = 2
 
 
 class Fairness:
-    """Counts service. `known` is how many tenants have ever come."""
+    """Counts service."""
 
     def __init__(self) -> None:
         self._served: dict[str, int] = {}
@@ -22,8 +22,9 @@ class Fairness:
         self._floor = 0  # the counter of whoever left last, for when nobody is at work
 
     @property
-    def known(self) -> int:
-        return len(self._served)
+    def at_work(self) -> int:
+        """Tenants with a request that has not ended."""
+        return len(self._open)
 
     def served(self, tenant: str) -> int:
         return self._served[tenant]

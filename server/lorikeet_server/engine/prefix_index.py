@@ -16,9 +16,10 @@ from itertools import takewhile
 from lorikeet_server.engine.request import Request
 
 BLOCK = 16  # tokens
+Key = bytes
 
 
-def block_keys(request: Request) -> tuple[bytes, ...]:
+def block_keys(request: Request) -> tuple[Key, ...]:
     """A key for each whole block of the prompt that leaves a token to compute behind it."""
     key = hashlib.blake2b(f"{request.mix.digest}/{request.tenant}".encode(), digest_size=16).digest()
     keys = []
@@ -36,15 +37,16 @@ class PrefixIndex:
         self.blocks = blocks
         self.hit_tokens = 0
         self.asked_tokens = 0
-        self._held: OrderedDict[bytes, tuple[str, ...]] = OrderedDict()  # to the adapters of its mix
+        self._reserved = 0
+        self._held: OrderedDict[Key, tuple[str, ...]] = OrderedDict()  # to the adapters of its mix
 
-    def __contains__(self, key: bytes) -> bool:
+    def __contains__(self, key: Key) -> bool:
         return key in self._held
 
     def __len__(self) -> int:
         return len(self._held)
 
-    def match(self, keys: Sequence[bytes]) -> tuple[bytes, ...]:
+    def match(self, keys: Sequence[Key]) -> tuple[Key, ...]:
         """The leading keys that are held, now used most recently."""
         found = tuple(takewhile(self._held.__contains__, keys))
         for key in reversed(found):  # so that a chain's end is given up before its beginning
@@ -56,17 +58,23 @@ class PrefixIndex:
         self.hit_tokens += hits
         self.asked_tokens += of
 
-    def make_room(self, wanted: int) -> tuple[bytes, ...]:
-        """Give up blocks until so many can be added."""
-        excess = min(len(self._held) + wanted - self.blocks, len(self._held))
-        return tuple(self._held.popitem(last=False)[0] for _ in range(excess))
+    def reserve(self, keys: Sequence[Key]) -> tuple[Sequence[Key], tuple[Key, ...]]:
+        """Those of `keys` that there will be room for in this step, and the blocks given up for them."""
+        taken = keys[: self.blocks - self._reserved]
+        self._reserved += len(taken)
+        excess = max(len(self._held) + self._reserved - self.blocks, 0)
+        return taken, tuple(self._held.popitem(last=False)[0] for _ in range(excess))
 
-    def add(self, chain: Sequence[bytes], new: Iterable[bytes], adapters: tuple[str, ...]) -> None:
+    def settle(self) -> None:
+        """A new step begins: what was reserved has been added, or never will be."""
+        self._reserved = 0
+
+    def add(self, chain: Sequence[Key], new: Iterable[Key], adapters: tuple[str, ...]) -> None:
         """The runner holds the blocks `new` now, which are part of `chain`."""
         self._held.update(dict.fromkeys(new, adapters))
         self.match(chain)
 
-    def retire(self, generation: str) -> tuple[bytes, ...]:
+    def retire(self, generation: str) -> tuple[Key, ...]:
         """Give up every block of a mix with this adapter."""
         gone = tuple(key for key, adapters in self._held.items() if generation in adapters)
         for key in gone:

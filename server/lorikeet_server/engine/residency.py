@@ -123,9 +123,7 @@ class Residency:
         """
         self._clock += 1
         insert = tuple(each for each in generations if self.state(each) is AdapterState.HOST)
-        victims = self._victims(
-            self.rows_used + self.rank_sum(insert) - self.row_budget, spare=set(generations)
-        )
+        victims = self._victims_for(generations)
         if victims is None:
             return None
         self.evictions += len(victims)
@@ -138,6 +136,10 @@ class Residency:
             self._users[generation] += 1
             self._adapters[generation].last_used = self._clock
         return victims, insert
+
+    def could_admit(self, generations: tuple[str, ...]) -> bool:
+        """Whether `admit` would succeed now."""
+        return self._victims_for(generations) is not None
 
     def release(self, generations: Iterable[str]) -> None:
         """The counterpart of `admit`, once per admitted request."""
@@ -163,7 +165,9 @@ class Residency:
             assert users >= 0, generation
             assert not users or self.state(generation) is AdapterState.DEVICE, generation
 
-    def _victims(self, excess: int, spare: set[str]) -> tuple[str, ...] | None:
+    def _victims_for(self, generations: tuple[str, ...]) -> tuple[str, ...] | None:
+        excess = self.rows_used + self.rows_to_insert(generations) - self.row_budget
+        spare = set(generations)
         idle = [
             generation
             for generation, each in self._adapters.items()

@@ -4,7 +4,8 @@ Decode comes first: every running request takes part in every step. What is left
 budget goes to prompts, in the order of line.py. A request that does not fit now (no slot, no room
 in the cache, no rank rows, adapter still loading) keeps its place and lets those behind it pass,
 but only so often: see line.PATIENCE. When running requests outgrow the cache, the newest of them
-gives its slot back and computes its tokens again later, so the oldest always goes on.
+gives its slot back and computes its tokens again later, so the oldest always goes on. The same
+happens to the newest of a tenant that holds more than its share of the slots while another waits.
 """
 
 from __future__ import annotations
@@ -121,7 +122,9 @@ class Scheduler:
 
     def schedule(self) -> Batch:
         """Decide the next step."""
+        self._prefixes.settle()
         self._make_room()
+        self._make_way()
         decode = tuple(
             DecodeRow(entry.request, entry.generated[-1], len(entry.generated) - 1)
             for entry in self._entries.values()
@@ -163,7 +166,6 @@ class Scheduler:
         """Take its slot back; it computes its tokens again when there is room, in its old place."""
         entry = self._entries[request_id]
         entry.state = advance(entry.state, RequestEvent.PREEMPT)
-        entry.computed = 0
         self.preemptions += 1
         self._leaving.append(request_id)
         self._residency.release(entry.adapters)
@@ -198,12 +200,23 @@ class Scheduler:
         while holders and not self._geometry.fits(len(holders), max(each.length for each in holders)):
             self.preempt(holders.pop().request.id)
 
+    def _make_way(self) -> None:
+        """When every slot is taken, tenants with more than their share give some to those with less."""
+        if self._fairness.at_work > 1:
+            waiting = (each for each in self._entries.values() if each.state is RequestState.WAITING)
+            line = Line(waiting, self._fairness, self._residency)
+            for victim in self._admission().make_way(line, self._fairness.at_work):
+                self.preempt(victim.request.id)
+
+    def _admission(self) -> Admission:
+        return Admission(self._geometry, self._residency, self._prefixes, self._holders())
+
     def _fill(self, budget: int) -> tuple[tuple[str, ...], tuple[Reuse, ...], tuple[PrefillChunk, ...]]:
         """Admit and prefill: (adapters to insert, kept blocks to begin with, prompt chunks)."""
         insert: list[str] = []
         reuse: list[Reuse] = []
         prefill: list[PrefillChunk] = []
-        admission = Admission(self._geometry, self._residency, self._prefixes, self._holders())
+        admission = self._admission()
         candidates = (
             each
             for each in self._entries.values()
@@ -226,7 +239,7 @@ class Scheduler:
 
     def _admit(self, entry: Entry, line: Line, admission: Admission) -> tuple[str, ...] | None:
         """Give it a slot; returns the adapters to insert for it, or None while something it needs is short."""
-        moves = admission.admit(entry, line, reserve=self._fairness.known > 1)
+        moves = admission.admit(entry, line)
         if moves is None:
             return None
         evict, insert = moves
@@ -265,10 +278,10 @@ class Scheduler:
     def _blocks_to_keep(self, entry: Entry, stop: int) -> tuple[tuple[bytes, int], ...]:
         first = entry.computed // BLOCK
         ending = list(enumerate(entry.prefix))[first : stop // BLOCK]
-        new = [(key, place * BLOCK) for place, key in ending if key not in self._prefixes]
-        new = new[: self._prefixes.blocks]
-        self._forget.extend(self._prefixes.make_room(len(new)))
-        return tuple(new)
+        new = {key: place * BLOCK for place, key in ending if key not in self._prefixes}
+        kept, given_up = self._prefixes.reserve(tuple(new))
+        self._forget.extend(given_up)
+        return tuple((key, new[key]) for key in kept)
 
     def _holders(self) -> list[Entry]:
         return [entry for entry in self._entries.values() if entry.holds_slot]

@@ -3,126 +3,16 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lorikeet_adapters.mix import Mix, Term
-from lorikeet_server.engine.batch import Batch, Load
-from lorikeet_server.engine.config import EngineConfig
-from lorikeet_server.engine.geometry import Geometry
+from lorikeet_server.engine.geometry import Geometry, columns_for
 from lorikeet_server.engine.lifecycle import RequestEvent
 from lorikeet_server.engine.line import PATIENCE
-from lorikeet_server.engine.prefix_index import PrefixIndex
-from lorikeet_server.engine.request import Request, Sampling
-from lorikeet_server.engine.residency import Residency
-from lorikeet_server.engine.scheduler import Scheduler
 from lorikeet_server.engine.supply import MAX_ON_HOST
-
-RANKS = {"a": 4, "b": 8, "c": 8, "d": 16}
-
-
-def rank(adapter: str) -> int:
-    return RANKS.get(adapter, 1)
-
-
-def request(name: str, *adapters: str, prompt: int = 5, tokens: int = 3) -> Request:
-    mix = Mix.of(Term(adapter, 1.0) for adapter in adapters)
-    return Request(name, tuple(range(prompt)), Sampling(max_tokens=tokens), mix)
-
-
-def make_scheduler(**overrides: int) -> Scheduler:
-    config = EngineConfig(**{"max_slots": 2, "rank_rows": 16, "prefill_tokens": 8, **overrides})
-    geometry = Geometry(config.max_slots, 10_000, cells=10**9, prompt_cells=10**9)
-    return Scheduler(config, Residency(config.rank_rows), geometry, PrefixIndex(0))
-
-
-@dataclass
-class Simulation:
-    """Plays engine, runner and loader: one token a row and step, loads that take a random while."""
-
-    scheduler: Scheduler
-    chance: random.Random
-    resident: set[str] = field(default_factory=set)
-    host: set[str] = field(default_factory=set)
-    loading: list[Load] = field(default_factory=list)
-    slots: dict[str, int] = field(default_factory=dict)
-    requests: dict[str, Request] = field(default_factory=dict)
-    tokens: dict[str, int] = field(default_factory=dict)
-    endings: dict[str, list[RequestEvent]] = field(default_factory=dict)
-    pins: set[str] = field(default_factory=set)
-
-    def add(self, each: Request) -> None:
-        self.requests[each.id] = each
-        self.endings[each.id] = []
-        self.tokens[each.id] = 0
-        self.scheduler.add(each)
-        for request_id, _ in self.scheduler.unservable():
-            self.finish(request_id, RequestEvent.FAIL)
-
-    def finish(self, request_id: str, event: RequestEvent) -> None:
-        self.scheduler.finish(request_id, event)
-        self.endings[request_id].append(event)
-
-    def pin(self, adapter: str, pinned: bool) -> None:
-        """As far as the registry allows: the pinned fit the rows together."""
-        after = self.pins | {adapter} if pinned else self.pins - {adapter}
-        if sum(map(rank, after)) <= 16:
-            self.pins = after
-            self.scheduler.pin(adapter, pinned)
-            for request_id, _ in self.scheduler.unservable():
-                self.finish(request_id, RequestEvent.FAIL)
-
-    def load_one(self, fails: bool, which: int | None = None) -> None:
-        order = self.loading.pop(self.chance.randrange(len(self.loading)) if which is None else which)
-        generation = order.generation
-        assert self.scheduler.expects(order)
-        if fails:
-            self.pins.discard(generation)
-            for request_id in self.scheduler.adapter_failed(generation):
-                self.finish(request_id, RequestEvent.FAIL)
-            return
-        self.host.add(generation)
-        self.scheduler.adapter_loaded(generation, rank(generation))
-        for request_id, _ in self.scheduler.unservable():
-            self.finish(request_id, RequestEvent.FAIL)
-
-    def step(self) -> Batch:
-        batch = self.scheduler.schedule()
-        self.move(batch)
-        for row in batch.decode:
-            self.advance(row.request)
-        for chunk in batch.prefill:
-            assert chunk.start == self.slots.get(chunk.request.id, 0), "chunks follow one another"
-            assert set(chunk.request.mix.adapters) <= self.resident
-            self.slots[chunk.request.id] = chunk.stop
-            self.scheduler.prefilled(chunk)
-            if chunk.is_last:
-                self.advance(chunk.request)
-        return batch
-
-    def move(self, batch: Batch) -> None:
-        for request_id in batch.leave:
-            self.slots.pop(request_id, None)
-        self.loading.extend(batch.load)
-        again = {order.generation for order in batch.load}  # dropped, then pinned before the step
-        assert self.pins & set(batch.evict) <= again, "a pinned adapter was evicted"
-        for generation in batch.evict:
-            (self.host if generation in self.host else self.resident).remove(generation)
-        for generation in batch.insert:
-            self.host.remove(generation)
-            self.resident.add(generation)
-        assert sum(map(rank, self.resident)) <= 16
-        assert {row.request.id for row in batch.decode} <= self.slots.keys()
-
-    def advance(self, each: Request) -> None:
-        assert set(each.mix.adapters) <= self.resident, "a running request lost its adapter"
-        self.scheduler.append(each.id, 7)
-        self.tokens[each.id] += 1
-        if self.tokens[each.id] == each.sampling.max_tokens:
-            self.finish(each.id, RequestEvent.EXHAUST)
+from tests.server.engine.simulation import RANKS, make_world, request
 
 
 @example(seed=4264, count=10, fail=0.25, cancel=0.0, pin=0.1875)  # a load that comes last
@@ -137,13 +27,32 @@ class Simulation:
 def test_every_request_ends_exactly_once_whatever_happens(
     seed: int, count: int, fail: float, cancel: float, pin: float
 ) -> None:
+    play(seed, count, fail, cancel, pin)
+
+
+def play(seed: int, count: int, fail: float, cancel: float, pin: float) -> None:
+    """Random traffic of three tenants through a cache that is sometimes too small for it."""
     chance = random.Random(seed)
-    world = Simulation(make_scheduler(), chance)
+    scale = chance.choice([1, 1, 16])
+    longest = 40 * scale
+    cells = chance.choice([columns_for(longest), columns_for(2 * longest), 3 * columns_for(longest)])
+    geometry = Geometry(chance.choice([2, 3, 9]), longest, cells, chance.choice([longest, 2 * longest]))
+    blocks = chance.choice([0, 1, 3, 100])
+    world = make_world(seed, geometry, blocks, prefill_tokens=8 * scale)
+    chance = world.chance
     pending = [
-        request(f"r{n}", *chance.sample(list(RANKS), chance.randrange(3)), prompt=chance.randrange(1, 20))
+        request(
+            f"r{n}",
+            *chance.sample(list(RANKS), chance.randrange(3)),
+            prompt=chance.randrange(1, 30 * scale),
+            tokens=chance.randrange(1, 10 * scale),
+            tenant=chance.choice("xxxyz"),
+            priority=chance.randrange(-1, 2),
+        )
         for n in range(count)
     ]
-    for _ in range(40 * count):
+    lose = chance.choice([0.0, 0.0, 0.05])
+    for _ in range(200 * scale * count):
         if pending and chance.random() < 0.4:
             world.add(pending.pop())
         if world.loading and chance.random() < 0.5:
@@ -154,7 +63,7 @@ def test_every_request_ends_exactly_once_whatever_happens(
             if chance.random() < cancel * 0.1:
                 world.finish(request_id, RequestEvent.ABORT)
         if not world.scheduler.idle:
-            world.step()
+            world.step(out_of_memory=chance.random() < lose)
         if not (pending or world.scheduler.request_ids):
             break
     assert not pending
@@ -170,11 +79,12 @@ def test_every_request_ends_exactly_once_whatever_happens(
     while not world.scheduler.idle:
         world.step()
     assert not world.slots, "a slot was not given back"
+    assert len(world.blocks) <= blocks
     assert not world.host, "host tensors that nobody waits for were kept"
 
 
 def test_decode_comes_first_and_prompts_share_what_is_left_of_the_budget() -> None:
-    world = Simulation(make_scheduler(), random.Random(0))
+    world = make_world()
     world.add(request("first", prompt=8, tokens=9))
     assert [chunk.stop for chunk in world.step().prefill] == [8]
     world.add(request("long", prompt=10))
@@ -185,7 +95,7 @@ def test_decode_comes_first_and_prompts_share_what_is_left_of_the_budget() -> No
 
 
 def test_a_request_without_its_adapter_keeps_its_place_and_blocks_nobody() -> None:
-    world = Simulation(make_scheduler(max_slots=1), random.Random(0))
+    world = make_world(max_slots=1)
     world.add(request("waits", "a", tokens=1))
     world.add(request("passes", tokens=2))
     assert [chunk.request.id for chunk in world.step().prefill] == ["passes"]
@@ -197,7 +107,7 @@ def test_a_request_without_its_adapter_keeps_its_place_and_blocks_nobody() -> No
 
 
 def test_the_least_recently_used_idle_adapter_makes_room() -> None:
-    world = Simulation(make_scheduler(), random.Random(0))
+    world = make_world()
     for name in ("b", "c"):
         world.add(request(name, name, tokens=1))
         world.step()
@@ -215,7 +125,7 @@ def test_the_least_recently_used_idle_adapter_makes_room() -> None:
 
 
 def test_a_mix_with_more_rows_than_there_are_is_refused_once_its_ranks_are_known() -> None:
-    world = Simulation(make_scheduler(), random.Random(0))
+    world = make_world()
     world.add(request("large", "b", "d"))
     world.step()
     world.load_one(fails=False)
@@ -225,7 +135,7 @@ def test_a_mix_with_more_rows_than_there_are_is_refused_once_its_ranks_are_known
 
 
 def test_a_failed_load_ends_those_who_wait_and_the_next_request_tries_again() -> None:
-    world = Simulation(make_scheduler(), random.Random(0))
+    world = make_world()
     world.add(request("unlucky", "a"))
     world.step()
     world.load_one(fails=True)
@@ -235,7 +145,7 @@ def test_a_failed_load_ends_those_who_wait_and_the_next_request_tries_again() ->
 
 
 def test_retiring_gives_rows_back_and_forgets() -> None:
-    world = Simulation(make_scheduler(), random.Random(0))
+    world = make_world()
     world.add(request("only", "a", tokens=1))
     world.step()
     world.load_one(fails=False)
@@ -246,7 +156,7 @@ def test_retiring_gives_rows_back_and_forgets() -> None:
 
 
 def test_the_outcome_of_a_load_that_was_retired_is_not_taken_for_that_of_the_next() -> None:
-    world = Simulation(make_scheduler(), random.Random(0))
+    world = make_world()
     world.add(request("first", "a"))
     (stale,) = world.step().load
     world.finish("first", RequestEvent.ABORT)
@@ -258,7 +168,7 @@ def test_the_outcome_of_a_load_that_was_retired_is_not_taken_for_that_of_the_nex
 
 
 def test_a_wide_mix_is_passed_a_stated_number_of_times_and_then_comes_next() -> None:
-    world = Simulation(make_scheduler(max_slots=3), random.Random(0))
+    world = make_world(max_slots=3)
     world.add(request("first", "a", tokens=5))
     world.step()
     world.load_one(fails=False)
@@ -277,7 +187,7 @@ def test_a_wide_mix_is_passed_a_stated_number_of_times_and_then_comes_next() -> 
 
 
 def test_what_takes_no_rows_from_a_mix_that_waits_may_always_pass() -> None:
-    world = Simulation(make_scheduler(max_slots=2), random.Random(0))
+    world = make_world(max_slots=2)
     world.add(request("holds", "a", tokens=9 * PATIENCE))
     world.step()
     world.load_one(fails=False)
@@ -293,7 +203,7 @@ def test_what_takes_no_rows_from_a_mix_that_waits_may_always_pass() -> None:
 
 
 def test_adapters_are_read_ahead_in_order_of_arrival_up_to_a_bound() -> None:
-    world = Simulation(make_scheduler(max_slots=1), random.Random(0))
+    world = make_world(max_slots=1)
     world.add(request("runs", tokens=1000))
     world.step()
     for number in range(3 * MAX_ON_HOST):
@@ -313,7 +223,7 @@ def test_adapters_are_read_ahead_in_order_of_arrival_up_to_a_bound() -> None:
 
 def test_the_first_in_line_loads_even_when_others_fill_the_host() -> None:
     """Half-loaded mixes could otherwise wait for each other for ever."""
-    world = Simulation(make_scheduler(), random.Random(0))
+    world = make_world()
     world.add(request("brings", "a", "b", tokens=1))
     world.step()
     world.load_one(fails=False)
@@ -335,7 +245,7 @@ def test_the_first_in_line_loads_even_when_others_fill_the_host() -> None:
 
 @pytest.mark.parametrize("event", [RequestEvent.STOP, RequestEvent.ABORT])
 def test_finishing_twice_is_a_bug_that_shows(event: RequestEvent) -> None:
-    world = Simulation(make_scheduler(), random.Random(0))
+    world = make_world()
     world.add(request("once", tokens=5))
     world.step()
     world.finish("once", event)
@@ -344,7 +254,7 @@ def test_finishing_twice_is_a_bug_that_shows(event: RequestEvent) -> None:
 
 
 def test_a_pinned_adapter_stays_though_it_was_used_least_recently() -> None:
-    world = Simulation(make_scheduler(), random.Random(0))
+    world = make_world()
     world.pin("a", True)
     world.step()
     world.load_one(fails=False)
