@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from starlette.testclient import TestClient
 
 from lorikeet_adapters.mix import Term
 from lorikeet_server.api import adapters as routes
-from tests.server.world import BASE, RANKS, Server, World, client_of, post
+from lorikeet_server.engine.config import EngineConfig
+from tests.server.world import BASE, CONTEXT, RANKS, Server, World, client_of, make_server, post
 
 ROUTE = "/v1/adapters"
 TEXT = "/v1/completions"
@@ -215,3 +217,14 @@ def test_an_idempotency_key_knows_an_upload_by_its_bytes(own: TestClient, world:
     again = upload("formal")
     assert (again.status_code, again.json()) == (201, first.json())
     assert code(upload("friendly")) == (422, "idempotency_key_reused")
+
+
+def test_a_start_with_fewer_rows_than_are_pinned_serves_all_the_same(world: World, tmp_path: Path) -> None:
+    for rows in (512, max(RANKS.values())):
+        config = EngineConfig(max_slots=2, max_model_len=CONTEXT, rank_rows=rows)
+        with make_server(world, tmp_path, engine=config) as server, client_of(server.app) as client:
+            for name in RANKS:
+                client.patch(f"{ROUTE}/{name}", json={"pinned": True})
+            assert text(client, BASE)
+            answers = [post(client, TEXT, {**GREEDY, "model": name}).status_code for name in RANKS]
+            assert 200 in answers, "those whose pins have room"
