@@ -70,7 +70,7 @@ class Directory:
 
     def rows_of(self, generation: str) -> int:
         """Rank rows that a generation takes on the device."""
-        return max(self.generations[generation].facts["ranks"].values())
+        return max(map(int, self.generations[generation].facts["ranks"].values()))
 
     @property
     def _targets(self) -> list[Target]:
