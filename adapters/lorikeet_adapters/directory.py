@@ -66,7 +66,11 @@ class Directory:
     @cached_property
     def pinned_rows(self) -> int:
         """Rank rows that the pinned generations take together."""
-        return sum(max(self.generations[each].facts["ranks"].values()) for each in self.pinned)
+        return sum(map(self.rows_of, self.pinned))
+
+    def rows_of(self, generation: str) -> int:
+        """Rank rows that a generation takes on the device."""
+        return max(map(int, self.generations[generation].facts["ranks"].values()))
 
     @property
     def _targets(self) -> list[Target]:

@@ -74,12 +74,14 @@ REFUSED: Mapping[str, str] = {
     "use_bdlora": MERGE,
     "use_qalora": MERGE,
 }
+# Of an empty object PEFT makes one with all its defaults, and the variant is on.
+ON_THOUGH_EMPTY = frozenset({"arrow_config", "kasa_config", "monteclora_config", "use_bdlora"})
 
 
 def judge(config: Mapping[str, object]) -> Iterator[Finding]:
     """Every key that is refused: first those we do not know, then those we do not serve."""
     known = HONOURED | HARMLESS | REFUSED.keys()
-    with_value = sorted(key for key, value in config.items() if not _is_neutral(value))
+    with_value = sorted(key for key, value in config.items() if not _is_neutral(key, value))
     for key in with_value:
         if key not in known:
             message = f"{shown_name(key)} = {shown(config[key])} is no setting known here"
@@ -105,5 +107,7 @@ def shown_name(key: str) -> str:
     return key if plain else shown(key)
 
 
-def _is_neutral(value: object) -> bool:
+def _is_neutral(key: str, value: object) -> bool:
+    if value == {} and key in ON_THOUGH_EMPTY:
+        return False
     return value in (None, False, "", [], {})

@@ -86,6 +86,8 @@ class FormReader:
             self._field = None
             self._upload.begin(name if name in FILES else bare_name(file)[1])
             return
+        if not _is_text(options[b"name"]):
+            raise RefusedError(f"the field name {show(name)} is not valid UTF-8 text")
         if name in self.fields:
             raise RefusedError(f"the field {show(name)} is there twice")
         self._field = name
@@ -109,3 +111,12 @@ class FormReader:
 
     def _on_end(self) -> None:
         self._whole = True
+
+
+def _is_text(name: bytes) -> bool:
+    """A lone surrogate could not stand in an answer that names the field."""
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -73,7 +73,7 @@ def parse_mix(text: str, is_name: Callable[[str], bool]) -> tuple[Term, ...]:
     """
     if is_name(text):
         return (Term(text, 1.0),)
-    parts = [part.strip() for part in text.split("+")] if "+" in text else [text]
+    parts = [part.strip(" ") for part in text.split("+")] if "+" in text else [text]
     return tuple(_parse_term(part, text, is_name) for part in parts)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -68,7 +67,6 @@ class Registry:
         self.base_name = base_name
         self.store = store
         self._keep = keep
-        self._rows: float = math.inf
         self._admission = Admission(store, check, fingerprint)
         self._admitting = threading.Lock()  # one adapter is copied in and checked at a time
         self._writing = threading.Lock()  # one change of the directory at a time
@@ -79,11 +77,11 @@ class Registry:
     ) -> None:
         """Whom to tell what leaves the device and what must stay on it; told at once what is pinned now.
 
-        `rows` is how many rank rows the pinned may take together.
+        `rows` is how many rank rows the pinned may take together. Where a start finds more pinned, some
+        stay off the device, with a warning.
         """
         with self._writing:
-            self._rows = rows
-            self._usage.attach(on_retired, on_pinned)
+            self._usage.attach(on_retired, on_pinned, rows)
 
     def is_name(self, name: str) -> bool:
         return name in self._usage.directory
@@ -225,6 +223,7 @@ class Registry:
                 settled = self._apply(Change(HistoryEvent.DELETED, remove=stored))
             except BaseException:
                 self._usage.become(self._usage.directory.stay(name))
+                self._usage.settle()  # a pin that was given up meanwhile counts again
                 raise
         return Freed(settled.disk, total(settled.memory))
 
@@ -286,9 +285,9 @@ class Registry:
         """On disk first, then in memory, then what follows from it."""
         before = self._usage.directory
         after = before.after(change)
-        if after.pinned_rows > max(self._rows, before.pinned_rows):
+        if after.pinned_rows > max(self._usage.rows, before.pinned_rows):
             raise PinRefused(
-                f"the pinned adapters would need {after.pinned_rows} rank rows, there are {self._rows}; "
+                f"the pinned adapters would need {after.pinned_rows} rank rows, there are {self._usage.rows}; "
                 "unpin another, or start with more --rank-rows"
             )
         self.store.catalogue.commit(change)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sqlite3
 import threading
 import time
@@ -46,17 +47,26 @@ class Usage:
         self._changed = threading.Condition()  # guards the directory and the maps below
         self._leases: Counter[str] = Counter()
         self._near = directory.reachable  # what the engine may hold
-        self._pins: frozenset[str] = frozenset()
+        self.rows: float = math.inf  # rank rows that the pinned may take together
+        self._pins: frozenset[str] = frozenset()  # what the engine was told
         self._uses = store.notes.uses()
         self._saved = (time.monotonic(), dict(self._uses))
         self._janitor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="registry-janitor")
 
     def attach(
-        self, on_retired: Callable[[str], Future[Memory]], on_pinned: Callable[[str, bool], None]
+        self, on_retired: Callable[[str], Future[Memory]], on_pinned: Callable[[str, bool], None], rows: float
     ) -> None:
         """Needs the writing lock."""
-        self.on_retired, self.on_pinned, self._pins = on_retired, on_pinned, frozenset()
+        self.on_retired, self.on_pinned, self.rows, self._pins = on_retired, on_pinned, rows, frozenset()
         self.settle()
+        if left_out := self.directory.pinned - self._pins:
+            log.warning(
+                "the pinned adapters need %d rank rows, there are %d: %d of them do not stay on the device; "
+                "start with more --rank-rows, or unpin some",
+                self.directory.pinned_rows,
+                rows,
+                len(left_out),
+            )
 
     def lease(self, terms: Iterable[Term], count: int = 1, user: str | None = None) -> Mix:
         """Resolve names into generations and hold them until `count` calls of `release`.
@@ -137,7 +147,7 @@ class Usage:
             self.directory = directory.without(gone)
             for each in gone:
                 self._uses.pop(each, None)
-        self._move_pins(directory.pinned)
+        self._move_pins(self._fitting(directory))
         memory = tuple(self.on_retired(each) for each in sorted(idle))
         disk = 0
         for stored in dropped:
@@ -161,6 +171,19 @@ class Usage:
         """Finish what the janitor has begun."""
         self._janitor.shutdown(wait=True)
         self.save_uses()
+
+    def _fitting(self, directory: Directory) -> frozenset[str]:
+        """The pinned that have room together, those that are pinned already first.
+
+        A change cannot pin more than fits, but a start with fewer rows can find more: pinned to the last
+        row and beyond, the device would have none left for any request.
+        """
+        fitting, left = set(), self.rows
+        for each in sorted(directory.pinned, key=lambda each: (each not in self._pins, each)):
+            if (rows := directory.rows_of(each)) <= left:
+                fitting.add(each)
+                left -= rows
+        return frozenset(fitting)
 
     def _move_pins(self, pinned: frozenset[str]) -> None:
         for each in sorted(self._pins - pinned):

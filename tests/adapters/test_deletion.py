@@ -224,3 +224,19 @@ def test_a_mix_of_a_deleted_and_a_living_adapter_ends_both_leases(world: World) 
     assert world.retired == [gone]
     assert world.registry.record("b").leases == 0
     check_store(world.store, world.folder)
+
+
+def test_a_deletion_that_gave_up_leaves_the_pin(world: World, pool: ThreadPoolExecutor) -> None:
+    """Another change while it waits takes the pin of what is leaving from the engine."""
+    generation = world.register("a", "one")
+    world.registry.update("a", pinned=True)
+    mix = world.lease(a=1.0)
+    begun = waiting(world.registry)
+    deleting = pool.submit(world.registry.delete, "a", 0.2)
+    assert begun.wait(PATIENCE)
+    world.register("b", "two")
+    with pytest.raises(AdapterInUse):
+        deleting.result(PATIENCE)
+    assert world.registry.record("a").pinned
+    assert world.pins[-1] == (generation, True)
+    world.registry.release(mix)

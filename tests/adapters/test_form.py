@@ -153,3 +153,8 @@ def test_a_damaged_form_is_read_or_refused(
     except RefusedError as refused:
         str(refused).encode()
     assert not list((folder / "incoming").iterdir())
+
+
+def test_a_field_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    named = part("note", b"1").replace(b'"note"', b'"\xff\xfe"')
+    assert "not valid UTF-8" in refusal(tmp_path, named + FILES + END)

@@ -347,3 +347,11 @@ def test_configs_found_in_the_wild() -> None:
         else:
             found[path.name] = {}
     assert found == REAL
+
+
+@pytest.mark.parametrize("key", ["arrow_config", "kasa_config", "monteclora_config", "use_bdlora"])
+def test_an_empty_object_is_on_where_peft_makes_one_of_its_defaults(key: str, tmp_path: Path) -> None:
+    config = json.dumps(PLAIN | {key: {}})
+    (tmp_path / "adapter_config.json").write_text(config)
+    assert getattr(LoraConfig.from_pretrained(tmp_path), key), "on in PEFT"
+    assert reasons(config.encode()) == {key: "unsupported_option"}

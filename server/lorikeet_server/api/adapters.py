@@ -18,6 +18,7 @@ from lorikeet_adapters.lifecycle import AdapterState
 from lorikeet_adapters.names import check_name
 from lorikeet_adapters.record import AdapterRecord
 from lorikeet_adapters.source import AdapterFiles
+from lorikeet_server.api.backstage import checked, deleted
 from lorikeet_server.api.body import Body, read_body
 from lorikeet_server.api.precondition import answered_once, expected_generation
 from lorikeet_server.api.records import (
@@ -73,12 +74,12 @@ async def register_adapter(http: Request) -> Response:
     if media_type(http) in (FORM, TAR):
         async with opened(http, services, UploadFields, RegisterBody) as (fields, files):
             asked = [fields.model_dump(mode="json"), await run_in_threadpool(_digest, files)]
-            return await answered_once(http, asked, partial(_register, services, fields, files, expected))
+            return await answered_once(http, asked, partial(_register, http, fields, files, expected))
     body = await read_body(http, RegisterBody)
 
     async def fetch_and_register() -> tuple[dict[str, Any], int]:
         async with opened_source(http, services, body.source) as files:
-            return await _register(services, body, files, expected)
+            return await _register(http, body, files, expected)
 
     return await answered_once(http, body.model_dump(mode="json"), fetch_and_register)
 
@@ -120,14 +121,15 @@ async def delete_adapter(http: Request) -> Response:
     """Waits for running requests, then says how many bytes came free where."""
     services: Services = http.app.state.services
     name, expected = http.path_params["name"], expected_generation(http)
-    freed = await run_in_threadpool(services.registry.delete, name, DELETE_WAIT_S, expected)
+    freed = await deleted(http, partial(services.registry.delete, name, DELETE_WAIT_S, expected))
     return JSONResponse(freed_object(name, freed))
 
 
 async def _register(
-    services: Services, fields: UploadFields, files: AdapterFiles, expected: str | None
+    http: Request, fields: UploadFields, files: AdapterFiles, expected: str | None
 ) -> tuple[dict[str, Any], int]:
-    record, changed = await run_in_threadpool(
+    services: Services = http.app.state.services
+    register = partial(
         services.registry.register,
         fields.name,
         files,
@@ -136,6 +138,7 @@ async def _register(
         metadata=fields.metadata,
         pinned=fields.pinned,
     )
+    record, changed = await checked(http, register)
     return _wire(services, record), 201 if changed else 200
 
 
@@ -145,7 +148,7 @@ async def _try(http: Request, services: Services) -> dict[str, Any]:
         async with opened(http, services, TrialFields, TrialBody) as (fields, files):
             if fields.name:
                 check_name(fields.name)
-            await run_in_threadpool(services.registry.judge, files)
+            await checked(http, partial(services.registry.judge, files))
     except AdapterRefused as refused:
         return verdict(refused.findings)
     return verdict([])

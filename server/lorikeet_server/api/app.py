@@ -12,6 +12,7 @@ from starlette.routing import Route
 
 from lorikeet_adapters.errors import LorikeetError
 from lorikeet_server.api import adapters, aliases, composition, health, models, native, openai
+from lorikeet_server.api.backstage import Backstage
 from lorikeet_server.api.envelope import on_error, on_http_error
 from lorikeet_server.api.guard import Guard
 from lorikeet_server.api.run import ClientGone
@@ -60,5 +61,6 @@ def create_app(services: Services, lifespan: Lifespan | None = None) -> Starlett
         },
     )
     app.state.services = services
+    app.state.backstage = Backstage()
     app.state.intakes = 0  # uploads and fetches going on
     return app

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from pydantic import Field
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -13,6 +12,7 @@ from lorikeet_adapters.lifecycle import AdapterState
 from lorikeet_adapters.mix import Term
 from lorikeet_adapters.recipe import MajoritySign, Method, Recipe
 from lorikeet_adapters.record import AdapterRecord
+from lorikeet_server.api.backstage import checked
 from lorikeet_server.api.body import Body, read_body
 from lorikeet_server.api.precondition import answered_once, expected_generation
 from lorikeet_server.api.records import record_object
@@ -46,7 +46,7 @@ async def compose_adapters(http: Request) -> Response:
         )
 
     async def work() -> tuple[dict[str, Any], int]:
-        record, changed = await run_in_threadpool(make)
+        record, changed = await checked(http, make)
         state = services.stats().adapters.get(record.generation, AdapterState.REGISTERED)
         return record_object(record, services.model.name, state), 201 if changed else 200
 

@@ -172,5 +172,5 @@ def _headers(request: Request, end: Finished, body: GenerateBody) -> dict[str, s
         **generation_header(request.mix),
     }
     if body.parameters.adapter_id:
-        headers["x-adapter-id"] = body.parameters.adapter_id
+        headers["x-adapter-id"] = body.parameters.adapter_id.strip()  # a header cannot begin with a space
     return headers

@@ -36,6 +36,7 @@ class Residency:
         self._adapters: dict[str, _Resident] = {}
         self._users: Counter[str] = Counter()
         self.pinned: set[str] = set()  # on the device or wanted there, and never evicted
+        self.given_up: set[str] = set()  # pinned, but the last load failed
         self._clock = 0
         self._tickets = 0
 
@@ -62,6 +63,10 @@ class Residency:
     def absent(self, generations: Iterable[str]) -> tuple[str, ...]:
         """Those whose files must be read before a request that names them can go on."""
         return tuple(each for each in generations if self.state(each) in LOADABLE)
+
+    def absent_pins(self) -> tuple[str, ...]:
+        """Pinned ones to be read without a request; one that failed waits for a request, or to be pinned again."""
+        return self.absent(sorted(self.pinned - self.given_up))
 
     def load(self, generation: str) -> int:
         """Its files are being read from now on; returns the ticket that the outcome will carry."""
@@ -152,6 +157,7 @@ class Residency:
         self._adapters.pop(generation, None)
         self._users.pop(generation, None)
         self.pinned.discard(generation)
+        self.given_up.discard(generation)
         return held
 
     def drop(self, generation: str) -> None:

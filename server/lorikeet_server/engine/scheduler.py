@@ -77,13 +77,14 @@ class Scheduler:
     def adapter_loaded(self, generation: str, rank: int, blends: bool = True) -> None:
         """Its tensors are on the host; wake those whose every adapter is near now."""
         self._residency.loaded(generation, rank, blends)
+        self._residency.given_up.discard(generation)
         self._supply.wake_all()
         self._evict.extend(self._supply.drop_unwanted((generation,)))
 
     def adapter_failed(self, generation: str) -> tuple[str, ...]:
-        """The load failed; returns the requests that cannot go on because of it. A pin is given up too."""
+        """The load failed; returns the requests that cannot go on because of it. A pin waits for the next one."""
         self._residency.failed(generation)
-        self._residency.pinned.discard(generation)
+        self._residency.given_up.add(generation)
         return self._supply.waiting_for(generation)
 
     def unservable(self) -> tuple[tuple[str, Failure], ...]:
@@ -114,6 +115,7 @@ class Scheduler:
 
     def pin(self, generation: str, pinned: bool) -> None:
         """Load an adapter that no request asks for, and never evict it; or treat it as any other again."""
+        self._residency.given_up.discard(generation)
         if pinned:
             self._residency.pinned.add(generation)
         else:

@@ -23,7 +23,7 @@ class Supply:
 
     def wanted(self) -> tuple[str, ...]:
         """Adapters to start loading now: whole mixes, in order of arrival, as many as may lie ready."""
-        wanted = dict.fromkeys(self._residency.absent(sorted(self._residency.pinned)))
+        wanted = dict.fromkeys(self._residency.absent_pins())
         on_host = self._residency.on_host
         for place, entry in enumerate(each for each in self._entries.values() if each.state in WAITING):
             absent = [each for each in self._residency.absent(entry.adapters) if each not in wanted]

@@ -108,6 +108,19 @@ def test_timing_headers(shared: tuple[Server, TestClient]) -> None:
     assert headers["x-lorikeet-generation"] == server.registry.record("formal").generation
 
 
+def test_a_mix_comes_back_as_a_header_that_can_be_sent(client: TestClient) -> None:
+    """Nothing but ASCII stands in a mix, and no server sends a header that begins or ends with a space."""
+    for mix, status in (
+        (" formal + friendly ", 200),
+        ("formal\n+friendly", 404),
+        ("formal\u3000+friendly", 404),
+    ):
+        parameters = {**FIXED, "adapter_id": mix}
+        answer = post(client, "/generate", {"inputs": PROMPT, "parameters": parameters})
+        assert answer.status_code == status, answer.text
+        assert answer.headers.get("x-adapter-id") in ("formal + friendly", None)
+
+
 def test_the_base_has_no_adapter_header(client: TestClient) -> None:
     assert "x-adapter-id" not in post(client, "/generate", {"inputs": PROMPT, "parameters": FIXED}).headers
 

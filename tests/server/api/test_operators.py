@@ -5,14 +5,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
+from anyio import to_thread
 from starlette.testclient import TestClient
 
 from lorikeet_adapters.mix import Term
 from lorikeet_server.api import adapters as routes
-from tests.server.world import BASE, RANKS, Server, World, client_of, post
+from lorikeet_server.engine.config import EngineConfig
+from tests.server.world import BASE, CONTEXT, RANKS, Server, World, client_of, make_server, post
 
 ROUTE = "/v1/adapters"
 TEXT = "/v1/completions"
@@ -215,3 +218,39 @@ def test_an_idempotency_key_knows_an_upload_by_its_bytes(own: TestClient, world:
     again = upload("formal")
     assert (again.status_code, again.json()) == (201, first.json())
     assert code(upload("friendly")) == (422, "idempotency_key_reused")
+
+
+def test_a_start_with_fewer_rows_than_are_pinned_serves_all_the_same(world: World, tmp_path: Path) -> None:
+    for rows in (512, max(RANKS.values())):
+        config = EngineConfig(max_slots=2, max_model_len=CONTEXT, rank_rows=rows)
+        with make_server(world, tmp_path, engine=config) as server, client_of(server.app) as client:
+            for name in RANKS:
+                client.patch(f"{ROUTE}/{name}", json={"pinned": True})
+            assert text(client, BASE)
+            answers = [post(client, TEXT, {**GREEDY, "model": name}).status_code for name in RANKS]
+            assert 200 in answers, "those whose pins have room"
+
+
+def test_what_operators_wait_for_keeps_no_request_waiting(server: Server, own: TestClient) -> None:
+    """Requests have one thread of their own here; registering and deleting would each hold it."""
+    assert own.portal is not None
+    own.portal.call(_leave_one_thread)
+    mix = server.registry.lease([Term("formal", 1.0)])
+    begun = threading.Event()
+    condition = server.registry._usage._changed
+    wait_for = condition.wait_for
+    condition.wait_for = lambda *words: (begun.set(), wait_for(*words))[1]  # type: ignore[method-assign,assignment]
+    with ThreadPoolExecutor(2) as pool:
+        deleting = pool.submit(own.delete, f"{ROUTE}/formal")
+        assert begun.wait(30)
+        with server.registry._admitting:  # as while another adapter is checked
+            registering = pool.submit(register, own, "new", "triage")
+            assert text(own, BASE)
+        assert registering.result(30).status_code == 201
+        assert not deleting.done()
+        server.registry.release(mix)
+        assert deleting.result(30).status_code == 200
+
+
+async def _leave_one_thread() -> None:
+    to_thread.current_default_thread_limiter().total_tokens = 1

@@ -164,6 +164,9 @@ def test_a_field_that_is_no_text_or_there_twice_is_400(sender: TestClient, files
     form = {"name": (None, b"\xff"), **{name: (name, content) for name, content in files.items()}}
     answer = sender.post(ROUTE, files=form, headers=FORM)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "name")
+    body = b'--x\r\ncontent-disposition: form-data; name="\xff"\r\n\r\n{\r\n--x--\r\n'
+    kind = {"content-type": "multipart/form-data; boundary=x"}
+    assert sender.post(ROUTE, content=body, headers=FORM | kind).status_code == 400
 
 
 @pytest.mark.parametrize("kind", list(SENDERS))

@@ -49,6 +49,7 @@ class Simulation:
     tokens: dict[str, list[int]] = field(default_factory=dict)
     endings: dict[str, list[RequestEvent]] = field(default_factory=dict)
     pins: set[str] = field(default_factory=set)
+    given_up: set[str] = field(default_factory=set)  # their last load failed
     computed: int = 0  # prompt tokens
     on_token: Callable[[str], None] = lambda request_id: None
 
@@ -72,6 +73,7 @@ class Simulation:
         after = self.pins | {adapter} if pinned else self.pins - {adapter}
         if sum(map(rank, after)) <= 16:
             self.pins = after
+            self.given_up.discard(adapter)
             self.scheduler.pin(adapter, pinned)
             self.fail_unservable()
 
@@ -80,10 +82,11 @@ class Simulation:
         generation = order.generation
         assert self.scheduler.expects(order)
         if fails:
-            self.pins.discard(generation)
+            self.given_up.add(generation)
             for request_id in self.scheduler.adapter_failed(generation):
                 self.finish(request_id, RequestEvent.FAIL)
             return
+        self.given_up.discard(generation)
         self.host.add(generation)
         self.scheduler.adapter_loaded(generation, rank(generation))
         self.fail_unservable()
