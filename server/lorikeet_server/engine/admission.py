@@ -17,15 +17,24 @@ HEADROOM = 64
 
 
 class Admission:
-    """`holders` are the requests that hold a slot when the step begins; those admitted join them."""
+    """`holders` are the requests that hold a slot when the step begins; those admitted join them.
+
+    `promised` are requests for which slots are kept, see `make_way`.
+    """
 
     def __init__(
-        self, geometry: Geometry, residency: Residency, prefixes: PrefixIndex, holders: Iterable[Entry]
+        self,
+        geometry: Geometry,
+        residency: Residency,
+        prefixes: PrefixIndex,
+        holders: Iterable[Entry],
+        promised: Iterable[Entry] = (),
     ) -> None:
         self._geometry = geometry
         self._residency = residency
         self._prefixes = prefixes
         self._holders = list(holders)
+        self._promised = {each.request.id for each in promised}
 
     @property
     def free(self) -> int:
@@ -33,7 +42,8 @@ class Admission:
 
     def admit(self, entry: Entry, line: Line) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
         """Adapters to (evict, insert) for it, or None while something it needs is short."""
-        if not (self.free and line.may_pass(entry)) or self._is_being_computed(entry):
+        others = len(self._promised - {entry.request.id})
+        if self.free <= others or not line.may_pass(entry) or self._is_being_computed(entry):
             return None
         if not self._has_room(entry, self._holders):
             line.lacks_room(entry)
@@ -44,28 +54,28 @@ class Admission:
             return None
         line.admitted(entry)
         self._holders.append(entry)
+        self._promised.discard(entry.request.id)
         return moves
 
-    def make_way(self, line: Line, tenants: int) -> list[Entry]:
-        """Who must give their slots to those in `line`, so that each of the `tenants` has its share.
+    def make_way(self, line: Line, tenants: int) -> tuple[list[Entry], list[Entry]]:
+        """So that each of the `tenants` has its share of the slots: (who gives one up, to whom they are promised).
 
         For callers that decide nothing else with this value: it plays the admissions through.
         """
         share = self._geometry.slots // tenants
-        victims = []
+        victims, promised = [], []
         for entry in line:
             held = Counter(each.tenant for each in self._holders)
             if held[entry.tenant] >= share:
                 break
-            if not self.free:
-                victim = self._victim(held, share)
-                rest = [each for each in self._holders if each is not victim]
-                if victim is None or not self._could_begin(entry, rest):
-                    continue
-                victims.append(victim)
-                self._holders = rest
-            self._holders.append(entry)
-        return victims
+            victim = None if self.free else self._victim(held, share)
+            rest = [each for each in self._holders if each is not victim]
+            if len(rest) == self._geometry.slots or not self._could_begin(entry, rest):
+                continue
+            victims += [victim] if victim else []
+            promised.append(entry)
+            self._holders = [*rest, entry]
+        return victims, promised
 
     def _victim(self, held: Counter[str], share: int) -> Entry | None:
         """The newest of the tenant that has the most slots, when those are more than its share."""

@@ -1,8 +1,8 @@
 """Who has been served least: a virtual token counter for each tenant.
 
 After "Fairness in Serving Large Language Models" (Sheng et al., 2024): an input token counts one, an
-output token two. A tenant that comes back after a pause is lifted to the least of those at work, so
-nobody saves up service, and nobody is punished for having had the server alone.
+output token two. A tenant that comes back after a pause is lifted to just before the least of those at
+work, so nobody saves up service, and nobody is punished for having had the server alone.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Fairness:
         """A request came in."""
         if not self._open[tenant]:
             at_work = [self._served[each] for each, count in self._open.items() if count]
-            floor = min(at_work, default=self._floor)
+            floor = min(at_work, default=self._floor + 1) - 1  # so it is next
             self._served[tenant] = max(self._served.get(tenant, 0), floor)
         self._open[tenant] += 1
 

@@ -10,6 +10,8 @@ happens to the newest of a tenant that holds more than its share of the slots wh
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from lorikeet_server.engine.admission import Admission
 from lorikeet_server.engine.batch import Batch, DecodeRow, Load, PrefillChunk, Reuse
 from lorikeet_server.engine.config import EngineConfig
@@ -17,6 +19,7 @@ from lorikeet_server.engine.deadlines import expired, next_deadline
 from lorikeet_server.engine.entry import Entry
 from lorikeet_server.engine.fairness import INPUT_COST, OUTPUT_COST, Fairness
 from lorikeet_server.engine.geometry import Geometry
+from lorikeet_server.engine.invariants import check
 from lorikeet_server.engine.lifecycle import TERMINAL, RequestEvent, RequestState, advance
 from lorikeet_server.engine.line import Line
 from lorikeet_server.engine.prefix_index import BLOCK, PrefixIndex, block_keys
@@ -126,7 +129,7 @@ class Scheduler:
         """Decide the next step."""
         self._prefixes.settle()
         self._make_room()
-        self._make_way()
+        promised = self._make_way()
         decode = tuple(
             DecodeRow(entry.request, entry.generated[-1], len(entry.generated) - 1)
             for entry in self._entries.values()
@@ -134,7 +137,9 @@ class Scheduler:
         )
         load = tuple(Load(each, self._residency.load(each)) for each in self._supply.wanted())
         pinned = self._settle_pinned()
-        insert, reuse, prefill = self._fill(max(self._config.prefill_tokens - len(decode), 1))
+        insert, reuse, prefill = self._fill(
+            self._admission(promised), max(self._config.prefill_tokens - len(decode), 1)
+        )
         batch = Batch(
             leave=tuple(self._leaving),
             reuse=reuse,
@@ -146,7 +151,8 @@ class Scheduler:
             prefill=prefill,
         )
         self._leaving, self._evict, self._forget = [], [], []
-        self._check(batch)
+        check(batch, self._holders(), self._geometry)
+        self._residency.check()
         return batch
 
     def prefilled(self, chunk: PrefillChunk) -> None:
@@ -202,23 +208,27 @@ class Scheduler:
         while holders and not self._geometry.fits(len(holders), max(each.length for each in holders)):
             self.preempt(holders.pop().request.id)
 
-    def _make_way(self) -> None:
-        """When every slot is taken, tenants with more than their share give some to those with less."""
-        if self._fairness.at_work > 1:
-            waiting = (each for each in self._entries.values() if each.state is RequestState.WAITING)
-            line = Line(waiting, self._fairness, self._residency)
-            for victim in self._admission().make_way(line, self._fairness.at_work):
-                self.preempt(victim.request.id)
+    def _make_way(self) -> list[Entry]:
+        """Tenants with more than their share of the slots give some to those with less; returns who gets them."""
+        if self._fairness.at_work < 2:
+            return []
+        waiting = (each for each in self._entries.values() if each.state is RequestState.WAITING)
+        line = Line(waiting, self._fairness, self._residency)
+        victims, promised = self._admission().make_way(line, self._fairness.at_work)
+        for victim in victims:
+            self.preempt(victim.request.id)
+        return promised
 
-    def _admission(self) -> Admission:
-        return Admission(self._geometry, self._residency, self._prefixes, self._holders())
+    def _admission(self, promised: Iterable[Entry] = ()) -> Admission:
+        return Admission(self._geometry, self._residency, self._prefixes, self._holders(), promised)
 
-    def _fill(self, budget: int) -> tuple[tuple[str, ...], tuple[Reuse, ...], tuple[PrefillChunk, ...]]:
+    def _fill(
+        self, admission: Admission, budget: int
+    ) -> tuple[tuple[str, ...], tuple[Reuse, ...], tuple[PrefillChunk, ...]]:
         """Admit and prefill: (adapters to insert, kept blocks to begin with, prompt chunks)."""
         insert: list[str] = []
         reuse: list[Reuse] = []
         prefill: list[PrefillChunk] = []
-        admission = self._admission()
         candidates = (
             each
             for each in self._entries.values()
@@ -287,12 +297,3 @@ class Scheduler:
 
     def _holders(self) -> list[Entry]:
         return [entry for entry in self._entries.values() if entry.holds_slot]
-
-    def _check(self, batch: Batch) -> None:
-        holders = self._holders()
-        assert len(holders) <= self._config.max_slots
-        assert not holders or self._geometry.fits(len(holders), max(each.length for each in holders))
-        decoding = {row.request.id for row in batch.decode}
-        assert decoding.isdisjoint(batch.leave), "a request left and stayed"
-        assert decoding.isdisjoint(chunk.request.id for chunk in batch.prefill)
-        self._residency.check()
