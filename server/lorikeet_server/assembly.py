@@ -24,6 +24,7 @@ from lorikeet_server.api.services import ModelCard, Services
 from lorikeet_server.bridge import Bridge
 from lorikeet_server.config import ModelConfig, ServerConfig
 from lorikeet_server.engine.engine import Engine
+from lorikeet_server.engine.prefix_index import BLOCK
 from lorikeet_server.engine.roster import Vocabulary
 from lorikeet_server.engine.selftest import SelfTest, self_test
 from lorikeet_server.engine.tokenizer import Tokenizer, load_tokenizer
@@ -73,7 +74,7 @@ def assemble(config: ServerConfig, store: Store, wanted: Mapping[str, Path]) -> 
         offer_embedded(registry, store)
     register_wanted(registry, wanted, store.intake, config.http.max_adapter_bytes)
     warn_of_hidden(registry)
-    metrics = Metrics(lambda: engine.stats, base.quantization)
+    metrics = Metrics(engine.read_stats, base.quantization)
     bridge = Bridge(engine, merges, config.http.max_open_requests, metrics.observe)
     services = Services(
         requests=bridge,
@@ -81,7 +82,7 @@ def assemble(config: ServerConfig, store: Store, wanted: Mapping[str, Path]) -> 
         text=tokenizer,
         model=_card(base, engine, tested),
         metrics=metrics,
-        stats=lambda: engine.stats,
+        stats=engine.read_stats,
         http=config.http,
         adapters_root=config.adapters_root,
         intake=store.intake,
@@ -132,6 +133,8 @@ def _card(base: BaseModel, engine: Engine, tested: SelfTest) -> ModelCard:
         bytes_by_dtype=base.bytes_by_dtype,
         fingerprint=base.fingerprint,
         max_model_len=engine.max_model_len,
+        cache_tokens=engine.capacity.geometry.cells,
+        prefix_tokens=engine.capacity.prefix_blocks * BLOCK,
         vocabulary=base.model.config.get_text_config().vocab_size,
         created=int(time.time()),
         self_test={"difference_std": tested.difference, "bound_std": tested.bound},

@@ -113,6 +113,11 @@ class Bridge:
     def alive(self) -> bool:
         return self._thread.is_alive() and not self._ended and self.engine.failure is None
 
+    @property
+    def hangs(self) -> bool:
+        """The engine's step takes far too long; it may yet end."""
+        return self.engine.hangs
+
     def submit(self, requests: Sequence[Request]) -> list[EventStream]:
         """Take over the caller's lease on each request's mix and stream its events.
 

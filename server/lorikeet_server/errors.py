@@ -10,6 +10,9 @@
         ├── HostForbidden             not addressed to this machine, or from a foreign page
         ├── MixUnusable               an adapter of the mix cannot be applied
         ├── ServerBusy                the queue is full
+        ├── QueuedTooLong             it waited longer than it may before it was begun
+        ├── TookTooLong               it was not complete when its time was over
+        ├── OutOfMemory               the device had no memory left for it
         ├── ServerDraining            the server is stopping and takes nothing new
         ├── Interrupted               the server stopped before the request was complete
         ├── EngineDead                the engine has stopped after an internal error
@@ -66,6 +69,18 @@ class MixUnusable(RequestError):
 
 class ServerBusy(RequestError):
     """As many requests as the server takes are waiting; try again later."""
+
+
+class QueuedTooLong(RequestError):
+    """The request was not begun in time; try again later."""
+
+
+class TookTooLong(RequestError):
+    """The request was not complete when its time was over."""
+
+
+class OutOfMemory(RequestError):
+    """The device had no memory left for the request; try again later."""
 
 
 class ServerDraining(RequestError):
@@ -125,6 +140,9 @@ TABLE: dict[type[LorikeetError], HttpError] = {
     adapters.ComposeRefused: HttpError(422, INVALID, "invalid_composition"),
     MixUnusable: HttpError(422, INVALID, "adapter_refused"),
     ServerBusy: HttpError(503, "server_error", "server_busy", "overloaded", retry_after=1),
+    QueuedTooLong: HttpError(503, "server_error", "queue_timeout", "overloaded", retry_after=5),
+    TookTooLong: HttpError(504, "server_error", "deadline_exceeded", "generation"),
+    OutOfMemory: HttpError(503, "server_error", "out_of_memory", "overloaded", retry_after=5),
     ServerDraining: HttpError(503, "server_error", "draining", "generation", retry_after=5),
     Interrupted: HttpError(503, "server_error", "aborted", "generation", retry_after=5),
     EngineDead: HttpError(503, "server_error", "engine_dead", "generation", retry_after=30),
@@ -147,6 +165,9 @@ FAILURES: dict[str, type[RequestError]] = {
     "dora_not_blendable": MixUnusable,
     "non_finite": MixUnusable,
     "adapter_load_failed": GenerationFailed,
+    "queue_timeout": QueuedTooLong,
+    "deadline_exceeded": TookTooLong,
+    "out_of_memory": OutOfMemory,
     "engine_dead": EngineDead,
     "aborted": Interrupted,
 }

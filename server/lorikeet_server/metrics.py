@@ -106,11 +106,25 @@ class _EngineCollector(Collector):
             "lorikeet_rank_rows_used": ("Rank rows that adapters hold.", now.rows_used),
             "lorikeet_rank_rows": ("Rank rows there are.", now.rows),
             "lorikeet_kv_cache_bytes": ("Bytes of the key-value slots.", now.cache_bytes),
+            "lorikeet_prefix_cache_bytes": ("Bytes of kept prompts.", now.prefix_bytes),
+            "lorikeet_step_age_seconds": ("How long the engine's present step has taken.", now.step_age),
             "lorikeet_adapter_bytes": ("Bytes of the rank rows.", now.adapter_bytes),
         }
         for name, (text, value) in plain.items():
             yield GaugeMetricFamily(name, text, value=value)
         counted = {
+            "lorikeet_prefix_prompt_tokens": (
+                "Prompt tokens of requests that were begun.",
+                now.prompt_tokens,
+            ),
+            "lorikeet_prefix_hit_tokens": (
+                "Those of them that were kept from before.",
+                now.prefix_hit_tokens,
+            ),
+            "lorikeet_preemptions": (
+                "Requests that gave their slot back and computed their tokens again.",
+                now.preemptions,
+            ),
             "lorikeet_adapter_loads": ("Adapters read from the disk.", now.loads),
             "lorikeet_adapter_load_failures": ("Reads of adapters that failed.", now.failed_loads),
             "lorikeet_adapter_evictions": ("Adapters that made room for others.", now.evictions),

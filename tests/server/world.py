@@ -144,6 +144,8 @@ def make_card(max_model_len: int = CONTEXT) -> ModelCard:
         bytes_by_dtype={"float32": 4096},
         fingerprint="0" * 64,
         max_model_len=max_model_len,
+        cache_tokens=4096,
+        prefix_tokens=1024,
         vocabulary=320,
         created=1,
         self_test={"difference_std": 0.0, "bound_std": 0.05},
@@ -182,6 +184,7 @@ class Scripted:
     def __init__(self, write: Callable[[Request], Script], alive: bool = True) -> None:
         self.alive = alive
         self.draining = False
+        self.hangs = False
         self.scripts: list[Script] = []
         self._write = write
 

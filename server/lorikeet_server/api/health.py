@@ -14,17 +14,14 @@ from lorikeet_server.api.services import Services
 
 
 async def live(http: Request) -> Response:
-    """Red only when the engine has died: it does not depend on how much is waiting."""
-    services: Services = http.app.state.services
-    return _status("ok" if services.requests.alive else "dead")
+    """Red only when the engine has died or hangs: it does not depend on how much is waiting."""
+    return _status(_life(http.app.state.services))
 
 
 async def ready(http: Request) -> Response:
     """Routes exist only after the base is loaded and has passed its self-test; red again once the server stops."""
-    requests = http.app.state.services.requests
-    if requests.draining:
-        return _status("draining")
-    return _status("ok" if requests.alive else "dead")
+    services: Services = http.app.state.services
+    return _status("draining" if services.requests.draining else _life(services))
 
 
 async def info(http: Request) -> Response:
@@ -43,6 +40,8 @@ async def info(http: Request) -> Response:
             "max_total_tokens": model.max_model_len,
             "max_input_length": model.max_model_len - 1,
             "max_input_tokens": model.max_model_len - 1,
+            "kv_cache_tokens": model.cache_tokens,
+            "prefix_cache_tokens": model.prefix_tokens,
             "max_concurrent_requests": services.http.max_open_requests,
             "slots": stats.slots,
             "rank_rows": stats.rows,
@@ -59,6 +58,12 @@ async def metrics(http: Request) -> Response:
     kind = openmetrics.CONTENT_TYPE_LATEST if wants_openmetrics else exposition.CONTENT_TYPE_LATEST
     body = await run_in_threadpool(render, services.metrics.registry)
     return Response(body, headers={"content-type": kind})
+
+
+def _life(services: Services) -> str:
+    if not services.requests.alive:
+        return "dead"
+    return "hangs" if services.requests.hangs else "ok"
 
 
 def _status(status: str) -> Response:

@@ -43,6 +43,8 @@ class Requests(Protocol):
 
     @property
     def alive(self) -> bool: ...
+    @property
+    def hangs(self) -> bool: ...
     def submit(self, requests: Sequence[Request]) -> Sequence[Events]: ...
 
 
@@ -80,6 +82,8 @@ class ModelCard:
     bytes_by_dtype: Mapping[str, int]
     fingerprint: str
     max_model_len: int
+    cache_tokens: int  # that all slots hold together, if they are of one length
+    prefix_tokens: int  # of kept prompts
     vocabulary: int
     created: int
     self_test: Mapping[str, float]

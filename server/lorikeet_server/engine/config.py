@@ -22,4 +22,7 @@ class EngineConfig:
     rank_rows: int = option(512, "Sum of the ranks held beside the base.", least=1)
     prefill_tokens: int = option(256, "Tokens a step computes at most; long prompts take several.", least=1)
     threads: int = option(0, "Threads of the engine; 0: torch's choice.", least=0)
+    step_seconds: int = option(
+        300, "A step that takes longer hangs: the log gets every thread's stack, health turns red.", least=1
+    )
     kernel: str = "torch"

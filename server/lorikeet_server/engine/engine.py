@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from dataclasses import replace
 
 import torch
 
@@ -45,6 +46,7 @@ from lorikeet_server.engine.runner import Runner
 from lorikeet_server.engine.scheduler import Scheduler
 from lorikeet_server.engine.stats import EngineStats
 from lorikeet_server.engine.tally import Tally
+from lorikeet_server.engine.watchdog import Pulse, Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -64,14 +66,13 @@ class Engine:
         fetch: Fetch,
         publish: Callable[[Sequence[Event]], None] = ignore_events,
     ) -> None:
-        capacity = plan_capacity(base, config)
+        self.capacity = capacity = plan_capacity(base, config)
         self.max_model_len = capacity.max_model_len
         self.failure: Failure | None = None
         self.stats = EngineStats(slots=config.max_slots, rows=config.rank_rows)
         self.runner = Runner(base, capacity.geometry, config.rank_rows, config.kernel)
         self.publish = publish
         self._config = config
-        self._capacity = capacity
         self._residency = Residency(config.rank_rows)
         self._prefixes = PrefixIndex(capacity.prefix_blocks)
         self._scheduler = Scheduler(config, self._residency, capacity.geometry, self._prefixes)
@@ -83,6 +84,8 @@ class Engine:
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._loader = Loader(fetch, self._commands.put)
         self._stopping = False
+        self._pulse = Pulse()
+        self._watchdog = Watchdog(self._pulse, config.step_seconds)
         self._tally = Tally(capacity)
 
     # Any thread.
@@ -108,24 +111,37 @@ class Engine:
     def stop(self) -> None:
         self._commands.put(Stop())
 
+    def read_stats(self) -> EngineStats:
+        """The last step's stats, and how long the present one has taken."""
+        return replace(self.stats, step_age=self._pulse.age)
+
+    @property
+    def hangs(self) -> bool:
+        """The present step takes longer than any should; the log has the stacks."""
+        return self._watchdog.hangs
+
     # The engine thread.
 
     def run(self) -> None:
         """Serve until `stop`. An error inside a step ends every request and is remembered."""
         if self._config.threads:
             torch.set_num_threads(self._config.threads)
+        self._watchdog.start()
         while not self._stopping:
             try:
                 self.publish(self.step())
             except Exception:
                 log.exception("the engine died")
+                self._pulse.end()
                 self.publish(self._die())
+        self._watchdog.stop()
         self.publish(self._abort_all())
         self._loader.close()
 
     def step(self) -> list[Event]:
         """One round: commands, decision, computation, consequences. Sleeps while there is nothing to do."""
         self._drain()
+        self._pulse.begin()
         self._expire()
         batch = self._scheduler.schedule()
         self._begin(batch)
@@ -135,6 +151,7 @@ class Engine:
         self._tally.steps += bool(batch.tokens)
         self.stats = self._tally.read(self._scheduler, self._residency, self._prefixes, self.runner)
         self._answer_retired()
+        self._pulse.end()
         return events
 
     @property
@@ -270,7 +287,7 @@ class Engine:
         ended = self._roster.leave_all(DEAD)
         self._residency = Residency(self._config.rank_rows)
         self._prefixes = PrefixIndex(0)
-        self._scheduler = Scheduler(self._config, self._residency, self._capacity.geometry, self._prefixes)
+        self._scheduler = Scheduler(self._config, self._residency, self.capacity.geometry, self._prefixes)
         self._answer_retired()
         return [*answered, *ended]
 

@@ -22,6 +22,7 @@ class EngineStats:
     adapter_bytes: int = 0
     prefix_bytes: int = 0
     steps: int = 0
+    step_age: float = 0.0  # seconds that the present step has taken
     preemptions: int = 0
     prefix_hit_tokens: int = 0
     prompt_tokens: int = 0  # of requests that were begun

@@ -19,6 +19,14 @@ def test_green_while_the_engine_lives_and_red_after(shared: tuple[Server, TestCl
         assert client_of(with_requests(shared[0].services, requests)).get(path).status_code == status
 
 
+def test_red_as_long_as_a_step_hangs(shared: tuple[Server, TestClient]) -> None:
+    requests = Scripted(lambda request: Script())
+    client = client_of(with_requests(shared[0].services, requests))
+    for hangs, status in ((True, 503), (False, 200)):
+        requests.hangs = hangs
+        assert [client.get(path).status_code for path in HEALTH] == [status] * 3
+
+
 def test_a_server_that_stops_is_live_and_not_ready(shared: tuple[Server, TestClient]) -> None:
     requests = Scripted(lambda request: Script())
     requests.draining = True
