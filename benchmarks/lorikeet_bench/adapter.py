@@ -53,6 +53,11 @@ def origin_of(adapters: tuple[BenchAdapter, ...]) -> Origin:
     return Origin.RANDOM if Origin.RANDOM in origins else origins.pop()
 
 
+def read_random(base: BaseModel, scratch: Path, rank: int, seed: int) -> BenchAdapter:
+    """One adapter made at random."""
+    return _read(write_random(base, scratch / "random", rank, seed), Origin.RANDOM, base)
+
+
 def write_random(base: BaseModel, folder: Path, rank: int, seed: int) -> Path:
     """A PEFT folder with normal A and B on every linear module of `base` but the head."""
     head = base.model.get_output_embeddings()

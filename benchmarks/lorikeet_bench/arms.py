@@ -81,6 +81,7 @@ def make_engine(base: BaseModel, adapters: Mapping[str, AdapterWeights], plan: P
         max_slots=largest,
         rank_rows=max(sum(weights.rank for weights in adapters.values()), 1),
         prefill_tokens=largest * plan.prompt_tokens,
+        prefix_cache_bytes=0,  # every round has the same prompts, and each must be computed
     )
     return Engine(base, config, NO_TEXT, adapters.__getitem__)
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lorikeet_adapters.quantization import Quantization
 from lorikeet_bench.plan import Plan, PlanRefused, parse_batches, parse_folders
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+    from rich.table import Table
 
 DEFAULT = Plan()
 
@@ -57,17 +61,66 @@ def latency(
         adapters=parse_folders(adapters),
         rank=rank,
     )
-    if out is not None and not out.parent.is_dir():
-        raise PlanRefused(f"--out is {str(out)!r}, but its folder does not exist")
+    _check_out(out)
     _run(plan, threads, out)
 
 
-def _run(plan: Plan, threads: int, out: Path | None) -> None:
+@bench.command()
+def prefix(
+    model: Annotated[str, typer.Option(help="demo, a model folder, or a hub id.")] = "demo",
+    quantization: Annotated[
+        Quantization, typer.Option(help="How the weights are held; auto is nf4.")
+    ] = Quantization.AUTO,
+    prefix_tokens: Annotated[int, typer.Option(help="Tokens of the beginning that prompts share.")] = 256,
+    prompt_tokens: Annotated[int, typer.Option(help="Tokens of each prompt beside it.")] = 16,
+    repeat: Annotated[int, typer.Option(help="Rounds, each with both arms once.")] = 20,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves torch's choice.")] = 0,
+    rank: Annotated[int, typer.Option(help="Rank of the adapter, made at random.")] = 16,
+    out: Annotated[Path | None, typer.Option(help="File to write the JSON document to.")] = None,
+) -> None:
+    """Time to the first token with the prompt's beginning kept from before, and without."""
+    _check_out(out)
+    with _progress() as progress:
+        task = progress.add_task("loading", total=2 * repeat)
+        import torch
+
+        from lorikeet_bench.machine import describe_machine
+        from lorikeet_bench.prefix import PrefixPlan, make_table, run
+
+        plan = PrefixPlan(model, quantization, prefix_tokens, prompt_tokens, repeat, rank)
+        if threads:
+            torch.set_num_threads(threads)
+        document = run(
+            plan, describe_machine, lambda label: progress.update(task, advance=1, description=label)
+        )
+    _finish(document, make_table(document), out)
+
+
+def _check_out(out: Path | None) -> None:
+    if out is not None and not out.parent.is_dir():
+        raise PlanRefused(f"--out is {str(out)!r}, but its folder does not exist")
+
+
+def _progress() -> Progress:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    return Progress(*columns, console=Console(stderr=True), transient=True)
+
+
+def _finish(document: dict[str, Any], table: Table, out: Path | None) -> None:
+    """The table for people, then the document as the last line for programs."""
+    from rich.console import Console
+
+    if out is not None:
+        out.write_text(json.dumps(document, indent=2) + "\n")
+    Console().print(table)
+    typer.echo(json.dumps(document))
+
+
+def _run(plan: Plan, threads: int, out: Path | None) -> None:
+    with _progress() as progress:
         task = progress.add_task("loading and merging", total=None)
         import torch
 
@@ -90,7 +143,4 @@ def _run(plan: Plan, threads: int, out: Path | None) -> None:
             )
             results = summarise(runs, plan.seed)
             document = make_document(opened, plan, machine, results, started)
-    if out is not None:
-        out.write_text(json.dumps(document, indent=2) + "\n")
-    Console().print(make_table(document, results))
-    typer.echo(json.dumps(document))
+    _finish(document, make_table(document, results), out)

@@ -50,6 +50,33 @@ def test_latency_prints_a_table_and_ends_with_the_document(tiny_base: Path, tmp_
     assert "TPOT / base" in done.stdout
 
 
+def test_prefix_measures_both_arms_on_base_and_adapter(tiny_base: Path) -> None:
+    options = ["--model", str(tiny_base), "--quantization", "fp32", "--prefix-tokens", "40"]
+    options += ["--prompt-tokens", "3", "--repeat", "5", "--rank", "4", "--threads", "1"]
+    done = CliRunner().invoke(make_app(), ["bench", "prefix", *options], catch_exceptions=False)
+    assert done.exit_code == 0
+    document = json.loads(done.stdout.splitlines()[-1])
+    assert (document["benchmark"], document["prefix_len"], document["input_len"]) == ("prefix", 40, 43)
+    assert [row["mix"] for row in document["results"]] == ["base", "adapter"]
+    for row in document["results"]:
+        low, high = (row[f"ttft_ratio_fresh_to_kept_{end}"] for end in ("low", "high"))
+        assert 0 < low <= row["ttft_ratio_fresh_to_kept"] <= high
+    assert "fresh / kept" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--prefix-tokens", "8"], "--prefix-tokens is 8, it must be at least 16"),
+        (["--repeat", "2"], "--repeat is 2"),
+        (["--out", "absent/result.json"], "--out"),
+    ],
+)
+def test_a_prefix_run_that_cannot_be_measured_is_refused(options: list[str], reason: str) -> None:
+    with pytest.raises(RefusedError, match=reason):
+        CliRunner().invoke(make_app(), ["bench", "prefix", *options], catch_exceptions=False)
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
