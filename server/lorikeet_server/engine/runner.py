@@ -20,6 +20,7 @@ from lorikeet_server.engine.failures import is_out_of_memory
 from lorikeet_server.engine.geometry import Geometry
 from lorikeet_server.engine.prefix_store import PrefixStore
 from lorikeet_server.engine.sampler import Draw, sample
+from lorikeet_server.engine.segments import segmented
 from lorikeet_server.engine.slot_cache import SlotCache
 
 log = logging.getLogger(__name__)
@@ -111,7 +112,9 @@ class Runner:
         columns = torch.arange(cache.window, device=self._device)[None]
         mask = (columns >= cache.window - 1 - lengths).long()
         tokens = torch.tensor([[row.token] for row in ordered], device=self._device)
-        with self.rank_rows.step([row.request.mix for row in ordered]):
+        mixes = [row.request.mix for row in ordered]
+        widths = [length + 1 for length in cache.lengths]
+        with self.rank_rows.step(mixes), segmented(widths, self._device):
             logits = self._forward(tokens, mask, lengths, cache)
         cache.close_column()
         position = {request_id: row for row, request_id in enumerate(self._order)}
