@@ -39,7 +39,9 @@ def cut(widths: Sequence[int], call_cost: int) -> tuple[Segment, ...]:
         while len(runs) > 1 and _added(runs[-2], runs[-1]) <= call_cost:
             last = runs.pop()
             runs[-1] = Segment(runs[-1].start, last.stop, max(runs[-1].width, last.width))
-    return tuple(runs)
+    whole = Segment(0, len(widths), max(widths))
+    spared = whole.stop * whole.width - sum((run.stop - run.start) * run.width for run in runs)
+    return tuple(runs) if spared > (len(runs) - 1) * call_cost else (whole,)
 
 
 def _added(one: Segment, other: Segment) -> int:
