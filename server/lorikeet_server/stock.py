@@ -37,12 +37,17 @@ def offer_embedded(registry: Registry, store: Store) -> None:
 
 
 def warn_of_hidden(registry: Registry) -> None:
-    """The base's name wins over an adapter's, which can come about when the base is renamed."""
-    if any(record.name == registry.base_name for record in registry.records()):
-        log.warning(
-            "the adapter %s cannot be reached: the base has its name; give the base another --served-name",
-            registry.base_name,
-        )
+    """The base's name wins over an adapter's or alias's, which can come about when the base is renamed."""
+    named = {
+        "adapter": {each.name for each in registry.records()},
+        "alias": {each.name for each in registry.aliases()},
+    }
+    for kind, names in named.items():
+        if registry.base_name in names:
+            log.warning(
+                "the %s %s cannot be reached: the base has its name; give the base another --served-name",
+                *(kind, registry.base_name),
+            )
 
 
 def wanted_folders(texts: Sequence[str]) -> dict[str, Path]:

@@ -17,6 +17,7 @@ from lorikeet_adapters.registry import Registry
 from lorikeet_adapters.source import open_folder
 from lorikeet_adapters.spec import AdapterSpec
 from lorikeet_adapters.store import Store
+from lorikeet_adapters.stored import Target
 from lorikeet_server import stock
 from lorikeet_server.stock import (
     DEMO_ADAPTERS,
@@ -150,11 +151,15 @@ def test_what_the_command_line_says_of_adapters_is_read_before_anything_is_loade
 
 def test_an_adapter_that_a_renamed_base_hides_is_named(data: Path, caplog: pytest.LogCaptureFixture) -> None:
     start(data)
-    for base, warned in (("demo", False), ("triage", True)):
+    with opened(data) as (registry, _):
+        registry.put_alias("support", [Target("triage", None, 1.0)])
+    for base, warned in (("demo", None), ("triage", "adapter"), ("support", "alias")):
         caplog.clear()
         with opened(data, base) as (registry, _):
             warn_of_hidden(registry)
-        assert ("the adapter triage cannot be reached" in caplog.text) is warned
+        assert [kind for kind in ("adapter", "alias") if f"the {kind} {base} cannot be" in caplog.text] == (
+            [warned] if warned else []
+        )
 
 
 def test_a_hub_id_is_fetched_when_the_registry_is_there(

@@ -15,13 +15,19 @@ QUEUED_TOO_LONG = Failure(
     "queue_timeout", "the request waited longer than it may before it was begun; send it again later"
 )
 TOOK_TOO_LONG = Failure("deadline_exceeded", "the request was not complete when its time was over")
-TOO_MANY_ROWS = Failure(
-    "mix_too_large", "the mix needs more rank rows than the server has; name fewer adapters"
-)
 NOT_BLENDABLE = Failure(
     "dora_not_blendable",
     "an adapter trained with DoRA is served alone and with weight 1, because its effect is not linear",
 )
+
+
+def too_many_rows(wanted: int, budget: int, pinned: int) -> Failure:
+    beside = f", of which pinned adapters hold {pinned}" if pinned else ""
+    message = (
+        f"the mix needs {wanted} rank rows and the server has {budget}{beside}: name fewer adapters, "
+        "or have the server started with more --rank-rows"
+    )
+    return Failure("mix_too_large", message)
 
 
 def too_long(tokens: int, limit: int) -> Failure:

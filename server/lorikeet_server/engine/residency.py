@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from lorikeet_adapters.lifecycle import AdapterEvent, AdapterState, advance
 from lorikeet_adapters.mix import Mix
-from lorikeet_server.engine.failures import NOT_BLENDABLE, TOO_MANY_ROWS
+from lorikeet_server.engine.failures import NOT_BLENDABLE, too_many_rows
 from lorikeet_server.engine.request import Failure
 
 ON_HOST = (AdapterState.LOADING, AdapterState.HOST)
@@ -115,8 +115,9 @@ class Residency:
 
     def objection(self, mix: Mix) -> Failure | None:
         """Why a mix can never run here, once all its adapters are near."""
-        if self.rank_sum(mix.adapters) + self.pinned_rows(beside=mix.adapters) > self.row_budget:
-            return TOO_MANY_ROWS
+        wanted, pinned = self.rank_sum(mix.adapters), self.pinned_rows(beside=mix.adapters)
+        if wanted + pinned > self.row_budget:
+            return too_many_rows(wanted, self.row_budget, pinned)
         if not mix.is_single and not all(self._adapters[each].blends for each in mix.adapters):
             return NOT_BLENDABLE
         return None

@@ -16,7 +16,7 @@ from lorikeet_adapters.record import Memory
 from lorikeet_adapters.weights import AdapterWeights, ModuleRows
 from lorikeet_server.engine.config import EngineConfig
 from lorikeet_server.engine.engine import Engine
-from lorikeet_server.engine.failures import DEAD, NON_FINITE, TOO_MANY_ROWS
+from lorikeet_server.engine.failures import DEAD, NON_FINITE, too_many_rows
 from lorikeet_server.engine.offline import complete
 from lorikeet_server.engine.request import Event, Failure, Finished, FinishReason, Request, Sampling, Token
 from lorikeet_server.engine.roster import Vocabulary
@@ -122,7 +122,7 @@ def test_seeded_tokens_do_not_depend_on_the_company(base: BaseModel, folder: Pat
 
 @pytest.mark.parametrize(
     ("adapters", "code"),
-    [({}, "adapter_refused"), ({"x": "large"}, TOO_MANY_ROWS.code), ({"x": "huge"}, NON_FINITE.code)],
+    [({}, "adapter_refused"), ({"x": "large"}, "mix_too_large"), ({"x": "huge"}, NON_FINITE.code)],
 )
 def test_what_is_wrong_with_a_mix_fails_that_request_alone(
     base: BaseModel, folder: Path, adapters: dict[str, str], code: str
@@ -273,7 +273,7 @@ def test_a_mix_that_does_not_fit_beside_the_pinned_fails_and_does_not_wait(
     beside = Request("beside", (1, 2), Sampling(max_tokens=2), Mix.of([Term("b", 1.0)]))
     alone = Request("alone", (1, 2), Sampling(max_tokens=2), Mix.of([Term("a", 1.0)]))
     answers = complete(world.engine, [beside, alone])
-    assert answers["beside"][1].failure == TOO_MANY_ROWS
+    assert answers["beside"][1].failure == too_many_rows(wanted=4, budget=8, pinned=5)
     assert answers["alone"][1].failure is None
     world.engine.close()
 
