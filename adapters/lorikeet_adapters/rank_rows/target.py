@@ -56,10 +56,17 @@ class Part:
             self._gathered = None
             self.arena.evict(owner)
 
-    def s(self, tokens: int) -> torch.Tensor:
-        """S[tokens, R]. A module that sees neither one token for each mix nor those of one mix fails here."""
+    def s(self, lead: torch.Size) -> torch.Tensor:
+        """S[T, R] for T tokens laid out as `lead`.
+
+        They are all of one mix, one for each mix, or [mixes, tokens]: what multi-head latent
+        attention gives to the module that unpacks each row's cache. Anything else fails here.
+        """
         assert self.active is not None
-        return self.active.s.expand(tokens, -1)
+        s, tokens = self.active.s, lead.numel()
+        if len(s) not in (1, tokens) and len(lead) > 1 and lead[0] == len(s):
+            return s.repeat_interleave(tokens // len(s), 0)
+        return s.expand(tokens, -1)
 
     def rows(self) -> tuple[torch.Tensor, ...]:
         """The active rows of each block: views where they touch, else a copy kept until they change."""
@@ -97,27 +104,28 @@ class Target:
         """The module's output with the step's share added, in the output's dtype."""
         if not any(part.active for part in self.parts):
             return output
+        lead = output.shape[:-1]
         y = output.reshape(-1, output.shape[-1])
         if self.lora is not None and self.lora.active:
-            y = self._with_rows(kernel, inputs, y)
+            y = self._with_rows(kernel, inputs, y, self.lora.s(lead))
         if self.gain.active:
-            y = self._with_gain(y)
+            y = self._with_gain(y, self.gain.s(lead))
         if self.shift.active:
             (vectors,) = self.shift.rows()
-            y = y + self.shift.s(len(y)) @ vectors
+            y = y + self.shift.s(lead) @ vectors
         return y.to(output.dtype).view_as(output)
 
-    def _with_rows(self, kernel: Kernel, inputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    def _with_rows(
+        self, kernel: Kernel, inputs: torch.Tensor, y: torch.Tensor, s: torch.Tensor
+    ) -> torch.Tensor:
         assert self.lora is not None
         a, b = self.lora.rows()
-        s = self.lora.s(len(y))
         if isinstance(self.module, nn.Embedding):
             return looked_up(inputs.reshape(-1), a, b, s, y.to(b.dtype))
         return kernel(inputs.reshape(-1, inputs.shape[-1]).to(a.dtype), a, b, s, y.to(b.dtype))
 
-    def _with_gain(self, y: torch.Tensor) -> torch.Tensor:
+    def _with_gain(self, y: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
         (gains,) = self.gain.rows()
-        s = self.gain.s(len(y))
         bias = getattr(self.module, "bias", None)
         without = y.float() if bias is None else y.float() - bias.float()
         scaled = without * gains[s.argmax(-1)]  # its one adapter's, and nobody else's

@@ -77,7 +77,12 @@ def column_bytes(base: BaseModel) -> int:
     """Keys and values of one token in all layers: measured, because configs describe it in many ways."""
     cache = DynamicCache()
     base.model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=base.device), past_key_values=cache)
-    blocks = [block for layer in cache.layers for block in (layer.keys, layer.values)]
+    blocks = [block for layer in cache.layers for block in (layer.keys, layer.values) if block is not None]
+    if not blocks:
+        family = base.model.config.model_type
+        raise BaseModelRefused(
+            f"`{base.name}` is not served: a {family} model keeps no cache of keys and values"
+        )
     return sum(block.numel() * block.element_size() for block in blocks)
 
 

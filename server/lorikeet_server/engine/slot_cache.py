@@ -94,7 +94,10 @@ class SlotCache(Cache):
         row = self.rows
         assert row < self.slots, "no free slot"
         self._make_room(length)
-        for layer, source in zip(self.layers, prefilled.layers, strict=True):
+        # Layers that use another's keys and values come last and have none of their own.
+        for layer, source in zip(self.layers, prefilled.layers, strict=False):
+            if source.keys is None:
+                continue
             if layer.keys is None:
                 layer.keys, layer.values = self._block(source.keys), self._block(source.values)
             for block, new in ((layer.keys, source.keys), (layer.values, source.values)):
@@ -108,8 +111,9 @@ class SlotCache(Cache):
         last = self.rows - 1
         if row != last:
             for layer in self.layers:
-                layer.keys[row] = layer.keys[last]
-                layer.values[row] = layer.values[last]
+                if layer.keys is not None:
+                    layer.keys[row] = layer.keys[last]
+                    layer.values[row] = layer.values[last]
             self.lengths[row] = self.lengths[last]
         self.lengths.pop()
         if not self.lengths and self.columns > KEPT_COLUMNS:
@@ -182,8 +186,9 @@ class SlotCache(Cache):
 
     def _roll(self, by: int) -> None:
         for layer in self.layers:
-            layer.keys = torch.roll(layer.keys, by, 2)
-            layer.values = torch.roll(layer.values, by, 2)
+            if layer.keys is not None:
+                layer.keys = torch.roll(layer.keys, by, 2)
+                layer.values = torch.roll(layer.values, by, 2)
         self.column += by
 
 

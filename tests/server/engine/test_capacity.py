@@ -74,3 +74,14 @@ def test_what_does_not_fit_is_refused_with_the_numbers(base: BaseModel, config: 
         match=rf"a sequence of \d+ tokens needs [\d,]+ bytes .* there are {config.cache_bytes * 3 // 4:,}",
     ):
         plan_capacity(base, config)
+
+
+def test_a_model_without_a_cache_is_refused(base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    forward = type(base.model).forward
+
+    def forgetful(self: object, input_ids: object, past_key_values: object) -> object:
+        return forward(self, input_ids=input_ids, use_cache=False)
+
+    monkeypatch.setattr(type(base.model), "forward", forgetful)
+    with pytest.raises(BaseModelRefused, match="a llama model keeps no cache of keys and values"):
+        column_bytes(base)
