@@ -11,6 +11,7 @@ import pytest
 import typer
 from prometheus_client import CollectorRegistry
 
+from lorikeet_adapters.families import PROVEN
 from lorikeet_server.api.app import ROUTES
 from lorikeet_server.config import ServerConfig
 from lorikeet_server.engine.stats import EngineStats
@@ -49,6 +50,12 @@ def test_every_command_and_its_flags_are_documented(command: str) -> None:
         found = found.commands[word]
     flags = {flag for each in found.params for flag in each.opts if flag.startswith("--")}
     assert {flag for flag in flags if flag not in section} <= {"--help"}
+
+
+def test_exactly_the_proven_families_are_listed() -> None:
+    section = REFERENCE.partition("## Model families")[2].partition("Refused by name")[0]
+    listed = set(re.findall(r"`([a-z0-9_-]+)`", section.partition("attention chunks too.")[2]))
+    assert listed - {"granitemoehybrid"} == PROVEN
 
 
 def whole_app() -> typer.Typer:

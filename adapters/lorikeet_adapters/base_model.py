@@ -15,24 +15,20 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
-    MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     BitsAndBytesConfig,
-    PretrainedConfig,
     PreTrainedModel,
 )
 from transformers.utils.logging import disable_progress_bar
 
 from lorikeet_adapters.context import context_length
 from lorikeet_adapters.errors import BaseModelRefused
+from lorikeet_adapters.families import refusal
 from lorikeet_adapters.outline import LinearShape, Outline, outline_of
 from lorikeet_adapters.precision import bfloat16_is_fast, compute_in_float32
 from lorikeet_adapters.quantization import Quantization
 
-# Architectures whose cache is a running state, not keys and values: no slot form exists for them.
-# Models that keep a running state beside keys and values without transformers' own mark for it.
-STATEFUL_MODEL_TYPES = frozenset({"inkling2_text", "inkling_text", "lfm2", "lfm2_moe", "lfm3", "minimax"})
 QUANTISED = frozenset({Quantization.NF4, Quantization.INT8})
 # What transformers and those below it raise for files that are wrong.
 LOADING_ERRORS = (
@@ -199,18 +195,9 @@ def _refuse_unservable(source: str, where: str, trust_remote_code: bool) -> None
         config = AutoConfig.from_pretrained(where, trust_remote_code=trust_remote_code)
     except LOADING_ERRORS as error:
         raise BaseModelRefused(f"`{source}` has no readable model config: {_first_line(error)}") from error
-    if _is_stateful(config):
-        raise BaseModelRefused(
-            f"`{source}` is a {config.model_type} model: its running state has no slot form here; "
-            "serve a model whose cache holds keys and values"
-        )
-
-
-def _is_stateful(config: PretrainedConfig) -> bool:
-    """Whether the cache is a running state, not keys and values: no slot form exists for it."""
-    classes = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), ())
-    marked = any(each._is_stateful for each in (classes if isinstance(classes, tuple) else (classes,)))
-    return marked or config.model_type in STATEFUL_MODEL_TYPES
+    reason = refusal(config)
+    if reason is not None:
+        raise BaseModelRefused(f"`{source}` is not served: a {config.model_type} model {reason}")
 
 
 def _refuse_incomplete(source: str, missing: Collection[str]) -> None:

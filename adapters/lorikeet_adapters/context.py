@@ -15,12 +15,13 @@ def context_length(config: PretrainedConfig) -> int:
     """Longest sequence in tokens whose positions come out the same whoever else is in the batch.
 
     LongRoPE turns every position of a batch differently once one row is longer than the original
-    context. A row would then change with its company, so the original context is the limit.
+    context. A row would then change with its company, so the original context is the limit. Llama 4
+    scales queries by the batch's length, in steps, so the first step is the limit.
     """
     text = config.get_text_config()
     lengths = (getattr(text, key, None) for key in LENGTH_KEYS)
     stated = next((each for each in lengths if isinstance(each, int) and each > 0), UNSTATED)
-    return min([stated, *_original_lengths(text)])
+    return min([stated, *_original_lengths(text), *_temperature_steps(text)])
 
 
 def _original_lengths(text: PretrainedConfig) -> Iterator[int]:
@@ -34,3 +35,8 @@ def _original_lengths(text: PretrainedConfig) -> Iterator[int]:
 def _original_length(text: PretrainedConfig, rope: Mapping[str, Any]) -> int:
     own = rope.get("original_max_position_embeddings")
     return int(own or getattr(text, "original_max_position_embeddings", None) or UNSTATED)
+
+
+def _temperature_steps(text: PretrainedConfig) -> Iterator[int]:
+    if getattr(text, "attn_temperature_tuning", False) and getattr(text, "floor_scale", None):
+        yield max(int(text.floor_scale) - 1, 1)

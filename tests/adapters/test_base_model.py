@@ -12,7 +12,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoConfig, MambaConfig, Qwen3NextConfig
 from transformers.pytorch_utils import Conv1D
 
 from lorikeet_adapters.base_model import (
@@ -224,18 +223,6 @@ def test_a_config_with_a_wrong_value(copied: Path, change: dict[str, Any]) -> No
     (copied / "config.json").write_text(json.dumps({**config, **change}))
     reason(copied)
     reason(copied, outline)
-
-
-def test_a_model_whose_cache_is_a_state(tmp_path: Path) -> None:
-    for config in (MambaConfig(), Qwen3NextConfig()):
-        config.save_pretrained(tmp_path)
-        assert config.model_type in reason(tmp_path)
-        assert "running state" in reason(tmp_path, outline)
-
-
-def test_stateful_models_that_carry_no_mark_of_it(tmp_path: Path) -> None:
-    AutoConfig.for_model("lfm2").save_pretrained(tmp_path)
-    assert "running state" in reason(tmp_path)
 
 
 def test_missing_weights(copied: Path) -> None:

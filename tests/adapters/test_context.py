@@ -12,6 +12,7 @@ from transformers import (
     FalconConfig,
     Gemma3TextConfig,
     GPT2Config,
+    Llama4TextConfig,
     Phi3Config,
     PretrainedConfig,
 )
@@ -37,6 +38,28 @@ def phi3(**options: Any) -> Phi3Config:
     return config
 
 
+def llama4(**options: Any) -> Llama4TextConfig:
+    config = Llama4TextConfig(
+        vocab_size=64,
+        hidden_size=64,
+        intermediate_size=64,
+        intermediate_size_mlp=64,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        num_local_experts=2,
+        max_position_embeddings=256,
+        no_rope_layers=[0],
+        floor_scale=33,
+        attn_scale=4.0,
+        pad_token_id=0,
+        **options,
+    )
+    config.initializer_range = 0.5
+    return config
+
+
 @pytest.mark.parametrize(
     ("config", "length"),
     [
@@ -45,6 +68,8 @@ def phi3(**options: Any) -> Phi3Config:
         (BloomConfig(), UNSTATED),
         (phi3(), 32),
         (phi3(rope_type="default"), 256),
+        (llama4(), 32),
+        (llama4(attn_temperature_tuning=False), 256),
         (Gemma3TextConfig(max_position_embeddings=123), 123),
     ],
 )
@@ -59,10 +84,10 @@ def test_longrope_in_one_kind_of_layers_limits_all() -> None:
 
 
 @torch.no_grad()
-def test_within_its_limit_a_longrope_row_does_not_change_with_its_company() -> None:
+@pytest.mark.parametrize("config", [phi3(), llama4()], ids=["longrope", "temperature"])
+def test_within_its_limit_a_row_does_not_change_with_its_company(config: PretrainedConfig) -> None:
     """And beyond it does, which is why there is a limit."""
     torch.manual_seed(0)
-    config = phi3()
     model = AutoModelForCausalLM.from_config(config).eval()
     limit = context_length(config)
     alone = model(input_ids=torch.arange(8)[None]).logits[0, -1]

@@ -32,6 +32,17 @@ def test_it_passes_within_the_stated_bound_when_quantised(folder: Path, quantiza
     assert 0 < result.difference <= result.bound == LOW_PRECISION_BOUND
 
 
+def test_what_is_not_proven_token_for_token_is_said(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    base = load_base(str(folder), "fp32")
+    self_test(base)
+    assert not caplog.records
+    monkeypatch.setattr(base.model.config, "model_type", "homemade")
+    self_test(base)
+    assert "homemade models are not among those proven token for token" in caplog.text
+
+
 def test_it_leaves_nothing_attached(folder: Path) -> None:
     base = load_base(str(folder), "fp32")
     self_test(base)
