@@ -81,7 +81,7 @@ class RankRows:
 
     @contextmanager
     def step(self, mixes: Sequence[Mix]) -> Iterator[None]:
-        """Within it every forward adds these mixes' rows: one mix per token, or one for all tokens.
+        """Within it every forward adds these mixes' rows: a mix per token, one per row of tokens, or one for all.
 
         Every adapter of every mix must be resident, and one with DoRA alone and of weight 1.
         """

@@ -89,11 +89,23 @@ def test_one_mix_for_all_means_the_same_as_a_mix_a_token(
         torch.testing.assert_close(logits(base), expected, rtol=1e-5, atol=1e-5)
 
 
+def test_one_mix_a_row_means_the_same_for_all_its_tokens(
+    rows: RankRows, base: BaseModel, folders: dict[str, Path]
+) -> None:
+    for name in "ab":
+        rows.insert(name, read(folders[name], base))
+    mixes = [mix(a=1), mix(a=0.7, b=-0.4), BASE_MIX, mix(b=1)]
+    with rows.step([each for each in mixes for _ in range(PROMPTS.shape[1])]):
+        expected = logits(base)
+    with rows.step(mixes):
+        torch.testing.assert_close(logits(base), expected, rtol=1e-5, atol=1e-5)
+
+
 def test_a_module_that_sees_other_tokens_than_the_batch_is_an_error_not_a_guess(
     rows: RankRows, base: BaseModel, folders: dict[str, Path]
 ) -> None:
     rows.insert("a", read(folders["a"], base))
-    for count in (2, len(PROMPTS), 2 * PROMPTS.numel()):
+    for count in (2, len(PROMPTS) + 1, 2 * PROMPTS.numel()):
         with pytest.raises(RuntimeError, match="expand"), rows.step([mix(a=1)] * count):
             logits(base)
 
