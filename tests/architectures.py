@@ -57,6 +57,9 @@ FORMS: dict[str, dict[str, Any]] = {
     "dots1": {**GROUPED, **EXPERTS, **SLIDING, "moe_intermediate_size": 32, "n_shared_experts": 1},
     "ministral": {**GROUPED, "sliding_window": WINDOW, "layer_types": BOTH},
     **dict.fromkeys(("qwen2", "qwen2_moe", "qwen3"), SLIDING),
+    # Their standard layers are all full, published ones are not.
+    "laguna": {"sliding_window": WINDOW, "layer_types": BOTH},
+    "mellum": {"sliding_window": WINDOW, "layer_types": BOTH},
     "smollm3": {**SLIDING, "no_rope_layers": [1, 0]},
     "llama4_text": {"no_rope_layers": [1, 0], "layer_types": ["chunked_attention", "full_attention"]},
     **{name: {"sliding_window": WINDOW} for name in ("starcoder2", "phi3", "phimoe", "mixtral")},
