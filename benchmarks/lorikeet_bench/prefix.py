@@ -34,7 +34,8 @@ from lorikeet_server.engine.prefix_index import BLOCK
 from lorikeet_server.engine.request import Request, Sampling
 
 FRESH, KEPT = "fresh", "kept"
-ADAPTER = "adapter"
+BASE, ADAPTER = "base", "adapter"
+MIXES = {BASE: BASE_MIX, ADAPTER: Mix.of([Term(ADAPTER, 1.0)])}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,20 +88,17 @@ def run(plan: PrefixPlan, machine: Callable[[], Machine], advance: Callable[[str
         config = EngineConfig(max_slots=2, rank_rows=plan.rank, prefill_tokens=asked)
         engine = Engine(base, config, NO_TEXT, lambda generation: weights)
         try:
-            results = tuple(
-                _measure(engine, plan, base, name, mix, advance)
-                for name, mix in (("base", BASE_MIX), (ADAPTER, Mix.of([Term(ADAPTER, 1.0)])))
-            )
+            vocabulary = base.model.config.get_text_config().vocab_size
+            results = tuple(_measure(engine, plan, vocabulary, name, advance) for name in MIXES)
         finally:
             engine.close()
     return _document(plan, base, described, results, started)
 
 
 def _measure(
-    engine: Engine, plan: PrefixPlan, base: BaseModel, name: str, mix: Mix, advance: Callable[[str], None]
+    engine: Engine, plan: PrefixPlan, vocabulary: int, name: str, advance: Callable[[str], None]
 ) -> PrefixResult:
-    draw = random.Random(f"{plan.seed} {name}")
-    vocabulary = base.model.config.get_text_config().vocab_size
+    draw, mix = random.Random(f"{plan.seed} {name}"), MIXES[name]
 
     def tokens(count: int) -> tuple[int, ...]:
         return tuple(draw.randrange(vocabulary) for _ in range(count))
