@@ -12,8 +12,9 @@ demo: .venv/.demo
 serve: .venv/.demo
 	$(BIN)/lorikeet serve --port $(PORT) $(ARGS)
 
+# A worker for each core, four at most, with one thread each; a file's tests stay together, as they share models.
 test: .venv/.dev
-	$(BIN)/python -m pytest -m "not soak and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not soak and not gpu" -n auto --maxprocesses 4 --dist loadfile
 
 soak: .venv/.dev
 	$(BIN)/python -m pytest -m "soak" -s

@@ -44,7 +44,7 @@ def int8() -> Linear8bitLt:
 @pytest.mark.parametrize(
     ("make", "tolerance"),
     [(linear, 1e-5), (conv, 1e-5), (nf4, 1e-5), (int8, 1e-3)],
-    ids=lambda each: str(each),
+    ids=["linear", "conv", "nf4", "int8"],
 )
 @pytest.mark.parametrize("size", [0.05, 3.0])
 def test_the_gain_is_the_magnitude_over_pefts_norm(make: object, tolerance: float, size: float) -> None:
