@@ -72,7 +72,7 @@ class Metrics:
     def observe(self, request: Request, event: Event) -> None:
         if isinstance(event, Token):
             self._generated.inc()
-        else:
+        elif isinstance(event, Finished):
             self._finished(request, event)
 
     def _finished(self, request: Request, event: Finished) -> None:

@@ -29,7 +29,16 @@ from lorikeet_server.bridge import Bridge
 from lorikeet_server.config import HttpConfig, ServerConfig
 from lorikeet_server.engine.config import EngineConfig
 from lorikeet_server.engine.engine import Engine
-from lorikeet_server.engine.request import Finished, FinishReason, Request, Timing, Token
+from lorikeet_server.engine.request import (
+    Event,
+    Finished,
+    FinishReason,
+    PromptScores,
+    Request,
+    Score,
+    Timing,
+    Token,
+)
 from lorikeet_server.engine.stats import EngineStats
 from lorikeet_server.engine.tokenizer import load_tokenizer
 from lorikeet_server.metrics import Metrics
@@ -159,14 +168,14 @@ def client_of(app: Starlette) -> TestClient:
 class Script:
     """Events that a test wrote, one list for each request; an exception in a list is raised at its turn."""
 
-    def __init__(self, *events: Token | Finished | Exception) -> None:
+    def __init__(self, *events: Event | Exception) -> None:
         self._events = list(events)
         self.closed = False
 
     def __aiter__(self) -> Script:
         return self
 
-    async def __anext__(self) -> Token | Finished:
+    async def __anext__(self) -> Event:
         if not self._events:
             await asyncio.Event().wait()  # nothing more ever comes
         event = self._events.pop(0)
@@ -196,6 +205,13 @@ class Scripted:
 
 def token(request: Request, text: str = "x", index: int = 0) -> Token:
     return Token(request.id, index, 88, -0.5, text)
+
+
+def prompt_scores(request: Request) -> list[PromptScores]:
+    """What comes before the first token where it is asked for."""
+    if request.sampling.prompt_logprobs is None:
+        return []
+    return [PromptScores(request.id, tuple(Score(each, -0.5, 1) for each in request.prompt[1:]))]
 
 
 def finished(request: Request, reason: FinishReason = FinishReason.STOP, **more: Any) -> Finished:

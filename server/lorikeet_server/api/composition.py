@@ -14,10 +14,10 @@ from lorikeet_adapters.recipe import MajoritySign, Method, Recipe
 from lorikeet_adapters.record import AdapterRecord
 from lorikeet_server.api.backstage import checked
 from lorikeet_server.api.body import Body, read_body
+from lorikeet_server.api.mix_body import WeightedAdapter
 from lorikeet_server.api.precondition import answered_once, expected_generation
 from lorikeet_server.api.records import record_object
 from lorikeet_server.api.services import Services
-from lorikeet_server.api.wire import WeightedAdapter
 
 
 class ComposeBody(Body):

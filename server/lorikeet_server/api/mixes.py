@@ -5,8 +5,8 @@ from __future__ import annotations
 from lorikeet_adapters.errors import MixRefused
 from lorikeet_adapters.mix import Mix, Term, parse_mix
 from lorikeet_adapters.recipe import MajoritySign, Method, Recipe
+from lorikeet_server.api.mix_body import MergedAdapters, MixFields
 from lorikeet_server.api.services import Services
-from lorikeet_server.api.wire import MergedAdapters, MixFields
 from lorikeet_server.errors import RequestRefused
 
 

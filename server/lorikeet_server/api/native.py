@@ -2,140 +2,121 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import AsyncIterator
-from contextlib import closing
-from typing import Any, ClassVar
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from typing import Any
 
-from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
 from lorikeet_server.api import sse
-from lorikeet_server.api.body import Body, read_body
+from lorikeet_server.api.body import read_body
 from lorikeet_server.api.envelope import native_envelope
+from lorikeet_server.api.logprobs import native_prefill, native_token
 from lorikeet_server.api.mixes import generation_header, lease_mix
-from lorikeet_server.api.run import Answer, checked, collect, make_request, room, unless_gone
+from lorikeet_server.api.native_body import GenerateBody
+from lorikeet_server.api.run import (
+    Answer,
+    check_width,
+    checked,
+    collect,
+    interleaved,
+    make_request,
+    room,
+    unless_gone,
+)
 from lorikeet_server.api.services import Events, Services, TextCodec
-from lorikeet_server.api.wire import MAX_TOP_K, SMALLEST, MixFields, Stops, temperature_of
-from lorikeet_server.engine.request import Finished, FinishReason, Request, Sampling, Token
+from lorikeet_server.engine.request import Finished, FinishReason, Request, Token
 from lorikeet_server.errors import RequestRefused
-
-
-class Parameters(MixFields):
-    """Sampling happens when `do_sample` is true or any of temperature, top_k, top_p asks for it, as in TGI."""
-
-    NEUTRAL: ClassVar[dict[str, tuple[Any, ...]]] = {
-        "best_of": (1,),
-        "repetition_penalty": (1,),
-        "frequency_penalty": (0,),
-        "presence_penalty": (0,),
-        "typical_p": (1,),
-        "watermark": (False,),
-        "decoder_input_details": (False,),
-        "top_n_tokens": (0,),
-        "return_k_alternatives": (0,),
-        "adapter_id": ("",),
-    }
-    NO_EFFECT: ClassVar[frozenset[str]] = frozenset({"api_token", "adapter_source"})
-    adapter_id: str = ""
-    do_sample: bool = False
-    temperature: float | None = Field(default=None, ge=0, le=100)
-    top_k: int | None = Field(default=None, ge=1, le=MAX_TOP_K)
-    top_p: float | None = Field(default=None, gt=0, le=1)
-    max_new_tokens: int | None = Field(default=None, ge=1)
-    ignore_eos_token: bool = False
-    return_full_text: bool = False
-    stop: Stops = Field(default_factory=list)
-    seed: int | None = Field(default=None, ge=0, lt=2**64)
-    details: bool = False
-
-    def sampling(self, max_tokens: int) -> Sampling:
-        warped = (
-            self.temperature not in (None, 1.0) or self.top_k is not None or self.top_p not in (None, 1.0)
-        )
-        temperature = 1.0 if self.temperature is None else temperature_of(self.temperature)
-        return Sampling(
-            max_tokens=max_tokens,
-            temperature=temperature if self.do_sample or warped else 0.0,
-            top_k=self.top_k or 0,
-            top_p=1.0 if self.top_p is None else max(self.top_p, SMALLEST),
-            seed=secrets.randbits(63) if self.seed is None else self.seed,
-            stop=tuple(self.stop),
-            ignore_eos=self.ignore_eos_token,
-        )
-
-
-class GenerateBody(Body):
-    inputs: str = Field(min_length=1)
-    parameters: Parameters = Field(default_factory=Parameters)
-
-    @property
-    def opening(self) -> str:
-        """What stands before the answer in `generated_text`."""
-        return self.inputs if self.parameters.return_full_text else ""
 
 
 async def generate(http: HttpRequest) -> Response:
     body = await read_body(http, GenerateBody)
     services: Services = http.app.state.services
-    request, events = await _submit(services, body)
-    answer = await unless_gone(http, collect(events))
+    requests, streams = await _submit(services, body)
+    answers = await unless_gone(http, collect(streams))
+    # The one whose tokens are the most likely on average, the first of equal ones.
+    pairs = sorted(zip(requests, answers, strict=True), key=lambda pair: -pair[1].mean_logprob)
+    (request, answer), *others = pairs
     payload: dict[str, Any] = {"generated_text": body.opening + answer.text}
-    if body.parameters.details:
-        payload["details"] = {
-            **_details(request, answer.end),
-            "prefill": [],
-            "tokens": [_token(services.text, token) for token in answer.tokens],
-        }
+    if body.parameters.details or body.parameters.decoder_input_details:
+        payload["details"] = _whole_details(services.text, request, answer)
+        if others:
+            payload["details"]["best_of_sequences"] = [
+                {"generated_text": body.opening + other.text, **_whole_details(services.text, own, other)}
+                for own, other in others
+            ]
     return JSONResponse(payload, headers=_headers(request, answer.end, body))
 
 
 async def generate_stream(http: HttpRequest) -> Response:
     body = await read_body(http, GenerateBody)
     services: Services = http.app.state.services
-    request, events = await _submit(services, body)
-    parts = _events(services.text, request, events, body.opening)
+    for field, asks in (
+        ("best_of", body.parameters.best_of > 1),
+        ("decoder_input_details", body.parameters.decoder_input_details),
+    ):
+        if asks:
+            raise RequestRefused(
+                f"parameters.{field}: a stream does not tell it; send it to /generate",
+                param=f"parameters.{field}",
+            )
+    (request,), streams = await _submit(services, body)
+    parts = _events(services.text, request, streams, body.opening)
     return sse.stream(parts, native_envelope, generation_header(request.mix))
 
 
-async def _submit(services: Services, body: GenerateBody) -> tuple[Request, Events]:
+async def _submit(services: Services, body: GenerateBody) -> tuple[Sequence[Request], Sequence[Events]]:
     parameters = body.parameters
     prompt = await run_in_threadpool(services.text.encode, body.inputs, special=True)
     if not prompt:
         raise RequestRefused("inputs: the prompt is empty", param="inputs")
     max_tokens = room(services, prompt, parameters.max_new_tokens, "inputs")
-    mix = lease_mix(services, parameters.adapter_id, parameters)
-    request = make_request(prompt, parameters.sampling(max_tokens), mix)
-    return request, services.requests.submit([request])[0]
+    check_width(services, 1, parameters.best_of, "parameters.best_of")
+    samplings = parameters.samplings(max_tokens)
+    mix = lease_mix(services, parameters.adapter_id, parameters, len(samplings))
+    requests = [make_request(prompt, sampling, mix) for sampling in samplings]
+    return requests, services.requests.submit(requests)
 
 
-async def _events(text: TextCodec, request: Request, events: Events, opening: str) -> AsyncIterator[str]:
+async def _events(
+    text: TextCodec, request: Request, streams: Sequence[Events], opening: str
+) -> AsyncIterator[str]:
     """One event a token, held back by one so that the last carries the whole text; no [DONE]."""
     tokens: list[Token] = []
-    with closing(events):
-        async for event in events:
+    async with aclosing(interleaved(streams)) as events:
+        async for _, event in events:
             if isinstance(event, Finished):
                 end = checked(event)
                 whole = opening + Answer(tuple(tokens), end).text
-                last = {"index": len(tokens), "token": _token(text, tokens[-1])}
+                last = _event(text, request, tokens)
                 yield sse.data({**last, "generated_text": whole, "details": _details(request, end)})
-                return
-            if tokens:
-                before = {"index": len(tokens), "token": _token(text, tokens[-1])}
-                yield sse.data({**before, "generated_text": None, "details": None})
-            tokens.append(event)
+            elif isinstance(event, Token):
+                if tokens:
+                    yield sse.data({**_event(text, request, tokens), "generated_text": None, "details": None})
+                tokens.append(event)
 
 
-def _token(text: TextCodec, token: Token) -> dict[str, Any]:
-    spelled = text.token_text(token.token_id)
-    return {
-        "id": token.token_id,
-        "text": spelled,
-        "logprob": token.logprob,
-        "special": text.is_special(token.token_id),
+def _event(text: TextCodec, request: Request, tokens: Sequence[Token]) -> dict[str, Any]:
+    """Of the last of the tokens."""
+    token = tokens[-1]
+    told = {"index": len(tokens), "token": native_token(text, token.token_id, token.logprob)}
+    top = [native_token(text, *each) for each in token.top]
+    return {**told, "top_tokens": top} if request.sampling.logprobs else told
+
+
+def _whole_details(text: TextCodec, request: Request, answer: Answer) -> dict[str, Any]:
+    tokens = [native_token(text, each.token_id, each.logprob) for each in answer.tokens]
+    scored = request.sampling.prompt_logprobs is not None
+    details = {
+        **_details(request, answer.end),
+        "prefill": native_prefill(text, request.prompt, answer.prompt) if scored else [],
+        "tokens": tokens,
     }
+    if request.sampling.logprobs:
+        details["top_tokens"] = [[native_token(text, *each) for each in token.top] for token in answer.tokens]
+    return details
 
 
 def _details(request: Request, end: Finished) -> dict[str, Any]:

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import closing
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from functools import partial
 
 from jinja2 import TemplateError
 from starlette.concurrency import run_in_threadpool
@@ -16,57 +11,18 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
 from lorikeet_server.api import sse
+from lorikeet_server.api.answer import Job, chunks, whole
 from lorikeet_server.api.body import read_body
+from lorikeet_server.api.chat_body import ChatBody
+from lorikeet_server.api.choice import CHAT, TEXT, ChatChoice, Prompt, TextChoice
+from lorikeet_server.api.completion_body import CompletionBody, TokenIds
 from lorikeet_server.api.envelope import openai_envelope
 from lorikeet_server.api.mixes import generation_header, lease_mix, mix_field
-from lorikeet_server.api.run import Answer, checked, collect, make_request, room, unless_gone
-from lorikeet_server.api.services import Events, Services
-from lorikeet_server.api.wire import ChatBody, CompletionBody, GenerationBody
-from lorikeet_server.engine.request import Finished, Request
+from lorikeet_server.api.run import check_width, collect, make_request, room, unless_gone
+from lorikeet_server.api.services import Services
 from lorikeet_server.errors import RequestRefused
 
 MAX_PROMPTS = 64
-
-
-@dataclass(frozen=True, slots=True)
-class _Shape:
-    """How one of the two routes spells its objects."""
-
-    prefix: str
-    object: str
-    chunk_object: str
-    choice: Callable[[int, str, str | None], dict[str, Any]]
-    delta: Callable[[int, str, str | None], dict[str, Any]]
-    opening: Callable[[], dict[str, Any]] | None = None
-
-
-def _chat_choice(index: int, text: str, finish: str | None) -> dict[str, Any]:
-    message = {"role": "assistant", "content": text, "refusal": None}
-    return {"index": index, "message": message, "logprobs": None, "finish_reason": finish}
-
-
-def _chat_delta(index: int, text: str, finish: str | None) -> dict[str, Any]:
-    delta = {"content": text} if text else {}
-    return {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
-
-
-def _text_choice(index: int, text: str, finish: str | None) -> dict[str, Any]:
-    return {"index": index, "text": text, "logprobs": None, "finish_reason": finish}
-
-
-def _chat_opening() -> dict[str, Any]:
-    return {
-        "index": 0,
-        "delta": {"role": "assistant", "content": ""},
-        "logprobs": None,
-        "finish_reason": None,
-    }
-
-
-CHAT = _Shape(
-    "chatcmpl", "chat.completion", "chat.completion.chunk", _chat_choice, _chat_delta, _chat_opening
-)
-TEXT = _Shape("cmpl", "text_completion", "text_completion", _text_choice, _text_choice)
 
 
 async def chat_completions(http: HttpRequest) -> Response:
@@ -79,20 +35,47 @@ async def chat_completions(http: HttpRequest) -> Response:
             code="no_chat_template",
         )
     prompt = await run_in_threadpool(_encode_chat, services, body)
-    max_tokens = room(services, prompt, body.max_completion_tokens or body.max_tokens, "messages")
-    return await _answer(http, body, CHAT, [prompt], [max_tokens])
+    max_tokens = room(services, prompt.ids, body.max_completion_tokens or body.max_tokens, "messages")
+    make = partial(ChatChoice, body, services.text)
+    return await _answer(http, Job(body, [prompt], [max_tokens], CHAT, make))
 
 
 async def completions(http: HttpRequest) -> Response:
     services: Services = http.app.state.services
     body = await read_body(http, CompletionBody)
     prompts = await run_in_threadpool(_encode_prompts, services, body)
-    return await _answer(
-        http, body, TEXT, prompts, [room(services, each, body.max_tokens, "prompt") for each in prompts]
-    )
+    limits = [room(services, each.ids, body.max_tokens, "prompt") for each in prompts]
+    make = partial(TextChoice, body, services.text)
+    return await _answer(http, Job(body, prompts, limits, TEXT, make))
 
 
-def _encode_chat(services: Services, body: ChatBody) -> tuple[int, ...]:
+async def _answer(http: HttpRequest, job: Job) -> Response:
+    services: Services = http.app.state.services
+    body = job.body
+    check_width(services, len(job.prompts), body.answers, "best_of" if body.answers > body.n else "n")
+    check_tokens(services, body.logit_bias)
+    samplings = job.samplings()
+    mix = lease_mix(services, body.model, body, len(samplings), user=body.user)
+    requests = [make_request(prompt.ids, sampling, mix) for prompt, sampling in samplings]
+    streams = services.requests.submit(requests)
+    headers = generation_header(mix)
+    if body.stream:
+        return sse.stream(chunks(job, requests, streams), openai_envelope, headers)
+    answers = await unless_gone(http, collect(streams, mix_field(body)))
+    return JSONResponse(whole(job, requests, answers), headers=headers)
+
+
+def check_tokens(services: Services, bias: Mapping[str, float]) -> None:
+    """Raises RequestRefused for a token the base does not have."""
+    beyond = [token for token in bias if int(token) >= services.model.vocabulary]
+    if beyond:
+        raise RequestRefused(
+            f"logit_bias: the token {beyond[0]} does not exist, the vocabulary has {services.model.vocabulary}",
+            param="logit_bias",
+        )
+
+
+def _encode_chat(services: Services, body: ChatBody) -> Prompt:
     messages = [message.as_plain() for message in body.messages]
     try:
         text = services.text.render(messages)
@@ -102,107 +85,25 @@ def _encode_chat(services: Services, body: ChatBody) -> tuple[int, ...]:
         ) from error
     except Exception as error:  # a template is the model's own code: it can raise anything
         raise RequestRefused("the chat template cannot render these messages", param="messages") from error
-    return services.text.encode(text)
+    return Prompt(services.text.encode(text))
 
 
-def _encode_prompts(services: Services, body: CompletionBody) -> list[tuple[int, ...]]:
+def _encode_prompts(services: Services, body: CompletionBody) -> list[Prompt]:
     if not 0 < len(body.prompts) <= MAX_PROMPTS:
         raise RequestRefused(f"send 1 to {MAX_PROMPTS} prompts", param="prompt")
-    if body.stream and len(body.prompts) > 1:
-        raise RequestRefused(
-            "a stream takes one prompt; send the others in requests of their own", param="prompt"
-        )
-    encoded = [
-        services.text.encode(each, special=True) if isinstance(each, str) else tuple(each)
-        for each in body.prompts
-    ]
-    for ids in encoded:
-        if not ids:
-            raise RequestRefused("the prompt is empty", param="prompt")
-        if max(ids) >= services.model.vocabulary:
-            raise RequestRefused(f"the vocabulary has {services.model.vocabulary} tokens", param="prompt")
-    return encoded
+    return [_encode_prompt(services, each, body.echo) for each in body.prompts]
 
 
-async def _answer(
-    http: HttpRequest,
-    body: GenerationBody,
-    shape: _Shape,
-    prompts: Sequence[tuple[int, ...]],
-    limits: Sequence[int],
-) -> Response:
-    services: Services = http.app.state.services
-    mix = lease_mix(services, body.model, body, len(prompts), user=body.user)
-    requests = [
-        make_request(prompt, body.sampling(limit), mix) for prompt, limit in zip(prompts, limits, strict=True)
-    ]
-    streams = services.requests.submit(requests)
-    head = {"id": f"{shape.prefix}-{uuid.uuid4().hex}", "created": int(time.time()), "model": body.model}
-    headers = generation_header(mix)
-    if body.stream:
-        parts = _chunks(requests[0], streams[0], shape, head, body)
-        return sse.stream(parts, openai_envelope, headers)
-    try:
-        answers = await unless_gone(
-            http, asyncio.gather(*(collect(each, mix_field(body)) for each in streams))
-        )
-    finally:
-        for each in streams:
-            each.close()  # one that failed leaves the others without a reader
-    return JSONResponse(_whole(requests, answers, shape, head), headers=headers)
-
-
-def _whole(
-    requests: Sequence[Request], answers: Sequence[Answer], shape: _Shape, head: dict[str, Any]
-) -> dict[str, Any]:
-    choices = [shape.choice(index, answer.text, answer.end.reason) for index, answer in enumerate(answers)]
-    return {
-        **head,
-        "object": shape.object,
-        "choices": choices,
-        "usage": _usage(
-            sum(len(request.prompt) for request in requests),
-            sum(answer.end.completion_tokens for answer in answers),
-        ),
-        "lorikeet": _details(requests[0], answers[0].end),
-    }
-
-
-async def _chunks(
-    request: Request, events: Events, shape: _Shape, head: dict[str, Any], body: GenerationBody
-) -> AsyncIterator[str]:
-    def chunk(choices: list[dict[str, Any]], **more: Any) -> str:
-        usage: dict[str, Any] = {"usage": None} if body.wants_usage else {}
-        return sse.data({**head, "object": shape.chunk_object, "choices": choices, **usage, **more})
-
-    if shape.opening is not None:
-        yield chunk([shape.opening()])
-    with closing(events):
-        async for event in events:
-            if not isinstance(event, Finished):
-                if event.text:
-                    yield chunk([shape.delta(0, event.text, None)])
-                continue
-            end = checked(event, mix_field(body))
-            if end.text:
-                yield chunk([shape.delta(0, end.text, None)])
-            yield chunk([shape.delta(0, "", end.reason)], lorikeet=_details(request, end))
-            if body.wants_usage:
-                yield chunk([], usage=_usage(len(request.prompt), end.completion_tokens))
-            yield sse.DONE
-
-
-def _usage(prompt: int, completion: int) -> dict[str, int]:
-    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
-
-
-def _details(request: Request, end: Finished) -> dict[str, Any]:
-    """Ours: what the mix was and how long it took, in seconds."""
-    mix = [{"generation": term.adapter, "weight": term.weight} for term in request.mix.terms]
-    timing = end.timing
-    return {
-        "mix": mix,
-        "queue_s": timing.queued,
-        "first_token_s": timing.first_token,
-        "total_s": timing.total,
-    }
+def _encode_prompt(services: Services, prompt: str | TokenIds, echo: bool) -> Prompt:
+    """A prompt of token ids has its text told only if it is echoed."""
+    if isinstance(prompt, str):
+        made = Prompt(services.text.encode(prompt, special=True), prompt)
+    else:
+        made = Prompt(tuple(prompt))
+    if not made.ids:
+        raise RequestRefused("the prompt is empty", param="prompt")
+    if max(made.ids) >= services.model.vocabulary:
+        raise RequestRefused(f"the vocabulary has {services.model.vocabulary} tokens", param="prompt")
+    if echo and not isinstance(prompt, str):
+        return Prompt(made.ids, services.text.decode(made.ids))
+    return made

@@ -1,11 +1,11 @@
-"""Running a request: submit, stream, race the client's departure, turn failures into exceptions."""
+"""Running requests: submit, stream, race the client's departure, turn failures into exceptions."""
 
 from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Sequence
-from contextlib import closing, suppress
+from collections.abc import AsyncGenerator, Awaitable, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -13,22 +13,38 @@ from starlette.requests import Request as HttpRequest
 
 from lorikeet_adapters.mix import Mix
 from lorikeet_server.api.services import Events, Services
-from lorikeet_server.engine.request import Finished, FinishReason, Request, Sampling, Token
-from lorikeet_server.errors import ContextTooLong, GenerationFailed, Interrupted, error_of
+from lorikeet_server.engine.request import (
+    Event,
+    Finished,
+    FinishReason,
+    PromptScores,
+    Request,
+    Sampling,
+    Score,
+    Token,
+)
+from lorikeet_server.errors import ContextTooLong, GenerationFailed, Interrupted, RequestRefused, error_of
 
 T = TypeVar("T")
+MAX_WIDTH = 256  # answers that one body may ask for
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A whole answer; `text` is the tokens' text and what the ending released."""
+    """A whole answer; `text` is the tokens' text and what the ending released, `prompt` its prompt's scores."""
 
     tokens: tuple[Token, ...]
     end: Finished
+    prompt: tuple[Score, ...] = ()
 
     @property
     def text(self) -> str:
         return "".join(token.text for token in self.tokens) + self.end.text
+
+    @property
+    def mean_logprob(self) -> float:
+        """By which the better of two answers is told; 0 for no token at all."""
+        return sum(token.logprob for token in self.tokens) / max(len(self.tokens), 1)
 
 
 class ClientGone(Exception):
@@ -42,24 +58,78 @@ def make_request(prompt: Sequence[int], sampling: Sampling, mix: Mix) -> Request
 def room(services: Services, prompt: Sequence[int], wanted: int | None, field: str) -> int:
     """Tokens to generate at most; raises ContextTooLong, naming `field`, when prompt and wish do not fit together."""
     limit = services.model.max_model_len
-    if len(prompt) + (wanted or 1) > limit:
+    least = 1 if wanted is None else wanted
+    if len(prompt) + least > limit:
         raise ContextTooLong(
-            f"the prompt has {len(prompt)} tokens and {wanted or 1} are to be generated; "
+            f"the prompt has {len(prompt)} tokens and {least} are to be generated; "
             f"the context holds {limit} in all",
             param=field,
         )
-    return wanted or limit - len(prompt)
+    return limit - len(prompt) if wanted is None else wanted
 
 
-async def collect(events: Events, field: str = "model") -> Answer:
-    """The whole answer; raises the failure's exception when there is none. `field` said which mix."""
-    tokens: list[Token] = []
-    with closing(events):
-        async for event in events:
-            if isinstance(event, Finished):
-                return Answer(tuple(tokens), checked(event, field))
-            tokens.append(event)
-    raise GenerationFailed("the stream ended early")
+def check_width(services: Services, prompts: int, answers: int, field: str) -> None:
+    """Raises RequestRefused, naming `field`, when one body asks for more than could ever run at once."""
+    most = min(MAX_WIDTH, services.http.max_open_requests)
+    if prompts * answers > most:
+        asked = f"{answers} answers" if prompts == 1 else f"{answers} answers to each of {prompts} prompts"
+        raise RequestRefused(
+            f"{field}: {asked} are {prompts * answers}, one request may ask for {most}; send several",
+            param=field,
+        )
+
+
+async def interleaved(streams: Sequence[Events]) -> AsyncGenerator[tuple[int, Event], None]:
+    """The events of several requests as they come, each with the place of its request; one `Finished` each.
+
+    Whoever stops listening, by an error or because the client has left, has cancelled all of them.
+    """
+    arrived: asyncio.Queue[tuple[int, Event | Exception]] = asyncio.Queue()
+
+    async def pump(place: int, stream: Events) -> None:
+        try:
+            async for event in stream:
+                arrived.put_nowait((place, event))
+                if isinstance(event, Finished):
+                    return
+            raise GenerationFailed("the stream ended early")
+        except Exception as error:
+            arrived.put_nowait((place, error))
+
+    pumps = [asyncio.ensure_future(pump(place, stream)) for place, stream in enumerate(streams)]
+    try:
+        running = len(streams)
+        while running:
+            place, event = await arrived.get()
+            if isinstance(event, Exception):
+                raise event
+            running -= isinstance(event, Finished)
+            yield place, event
+    finally:
+        for each in pumps:
+            each.cancel()
+        for stream in streams:
+            stream.close()
+
+
+async def collect(streams: Sequence[Events], field: str = "model") -> list[Answer]:
+    """The whole answers, in the order of their requests. `field` said which mix.
+
+    One request that fails raises its exception and cancels the others.
+    """
+    tokens: list[list[Token]] = [[] for _ in streams]
+    prompts: list[tuple[Score, ...]] = [() for _ in streams]
+    ends: dict[int, Finished] = {}
+    async with aclosing(interleaved(streams)) as events:
+        async for place, event in events:
+            match event:
+                case Token():
+                    tokens[place].append(event)
+                case PromptScores(scores=scores):
+                    prompts[place] = scores
+                case Finished():
+                    ends[place] = checked(event, field)
+    return [Answer(tuple(tokens[place]), ends[place], prompts[place]) for place in range(len(streams))]
 
 
 def checked(end: Finished, field: str = "model") -> Finished:

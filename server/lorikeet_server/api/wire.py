@@ -1,21 +1,26 @@
-"""What OpenAI-shaped clients send: the types that parse it and what they mean to the engine."""
+"""What bodies of both OpenAI routes have in common, and what it means to the engine."""
 
 from __future__ import annotations
 
 import secrets
-from typing import Annotated, Any, ClassVar, Literal
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from lorikeet_server.api.body import Body
+from lorikeet_server.api.mix_body import MixFields
+from lorikeet_server.api.seeds import choice_seed
 from lorikeet_server.engine.request import Sampling
+from lorikeet_server.errors import RequestRefused
 
-Weight = Annotated[float, Field(allow_inf_nan=False)]
 Stops = Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(max_length=16)]
-COMPLETION_TOKENS = 16  # OpenAI's default on /v1/completions
 MAX_TOP_K = 2**31 - 1
 SMALLEST = 1e-6  # a temperature or top_p below it is zero to the sampler's 32-bit floats
+MAX_CHOICES = 128  # OpenAI's
+MAX_LOGPROBS = 20
+MAX_BIASES = 1024
 
 
 def temperature_of(value: float) -> float:
@@ -23,46 +28,20 @@ def temperature_of(value: float) -> float:
     return value if value >= SMALLEST else 0.0
 
 
-class WeightedAdapter(Body):
-    """One term of a mix, as in `adapters`."""
-
-    name: str
-    weight: Weight = 1.0
-
-
-class LlamaCppLora(Body):
-    """llama.cpp's form; its `id` is a name here."""
-
-    id: str
-    scale: Weight
+def _token_id(key: str) -> str:
+    if not (key.isascii() and key.isdigit() and len(key) <= 10) or (key[0] == "0" and key != "0"):
+        raise PydanticCustomError("token_id", "the keys must be token ids, as text")
+    return key
 
 
-class MergedAdapters(Body):
-    """LoRAX's form. `linear` is the exact weighted sum here, and needs neither density nor sign."""
-
-    ids: list[str] = Field(min_length=1)
-    weights: list[Weight] = Field(default_factory=list)
-    merge_strategy: Literal["linear", "ties", "dare_linear", "dare_ties"] = "linear"
-    density: float = Field(default=0.0, validate_default=True)
-    majority_sign_method: Literal["total", "frequency"] = "total"
-
-    @field_validator("density")
-    @classmethod
-    def _suits_the_strategy(cls, value: float, info: ValidationInfo) -> float:
-        strategy = info.data.get("merge_strategy")
-        if strategy == "linear" and value not in (0, 1):
-            raise PydanticCustomError("density", "means nothing to `linear`, the exact weighted sum")
-        if strategy not in ("linear", None) and not 0 < value <= 1:
-            raise PydanticCustomError("density", "must be a share above 0 and at most 1")
-        return value
-
-
-class MixFields(Body):
-    """The four forms in which a body can ask for a mix besides `model`."""
-
-    adapters: list[WeightedAdapter] | None = None
-    merged_adapters: MergedAdapters | None = None
-    lora: list[LlamaCppLora] | None = None
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+RepetitionPenalty = Annotated[float, Field(ge=0.01, le=100)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Likely = Annotated[int, Field(ge=0, le=MAX_LOGPROBS)]
+Biases = Annotated[
+    dict[Annotated[str, AfterValidator(_token_id)], Annotated[float, Field(ge=-100, le=100)]],
+    Field(max_length=MAX_BIASES),
+]
 
 
 class StreamOptions(Body):
@@ -73,18 +52,7 @@ class GenerationBody(MixFields):
     """Fields that chat and plain completions share."""
 
     NEUTRAL: ClassVar[dict[str, tuple[Any, ...]]] = {
-        "n": (1,),
-        "best_of": (1,),
-        "echo": (False,),
         "suffix": ("",),
-        "logprobs": (False,),
-        "top_logprobs": (0,),
-        "presence_penalty": (0,),
-        "frequency_penalty": (0,),
-        "repetition_penalty": (1,),
-        "logit_bias": ({},),
-        "min_p": (0,),
-        "min_tokens": (0,),
         "response_format": ({"type": "text"},),
         "tools": ([],),
         "tool_choice": ("none", "auto"),
@@ -101,15 +69,25 @@ class GenerationBody(MixFields):
     )
     model: str = Field(min_length=1, max_length=2048)
     user: str | None = None  # decides nothing but the target of an alias with several
+    n: int = Field(default=1, ge=1, le=MAX_CHOICES)
     temperature: float = Field(default=1.0, ge=0, le=2)
-    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_p: Share = 1.0
     top_k: int = Field(default=0, ge=-1, le=MAX_TOP_K)
+    min_p: float = Field(default=0.0, ge=0, le=1)
+    typical_p: Share = 1.0
+    repetition_penalty: RepetitionPenalty = 1.0
+    frequency_penalty: Penalty = 0.0
+    presence_penalty: Penalty = 0.0
+    logit_bias: Biases = Field(default_factory=dict)
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
     stop: Stops = Field(default_factory=list)
     stop_token_ids: list[int] = Field(default_factory=list, max_length=64)
     ignore_eos: bool = False
+    min_tokens: int = Field(default=0, ge=0)
+    return_token_ids: bool = False
     stream: bool = False
     stream_options: StreamOptions | None = None
+    prompt_logprobs: Likely | None = None
 
     @field_validator("stop", mode="before")
     @classmethod
@@ -123,8 +101,21 @@ class GenerationBody(MixFields):
             raise PydanticCustomError("stream", "only a request with stream: true has options of a stream")
         return value
 
-    def sampling(self, max_tokens: int) -> Sampling:
-        return Sampling(
+    @field_validator("prompt_logprobs")
+    @classmethod
+    def _for_whole_answers(cls, value: int | None, others: ValidationInfo) -> int | None:
+        if value is not None and others.data.get("stream"):
+            raise PydanticCustomError("stream", "are not told in a stream; send stream: false")
+        return value
+
+    def samplings(self, max_tokens: int) -> list[Sampling]:
+        """One for each answer to a prompt; the first has the seed itself. Raises RequestRefused."""
+        if self.min_tokens > max_tokens:
+            raise RequestRefused(
+                f"min_tokens: {self.min_tokens} is more than the {max_tokens} that may be generated",
+                param="min_tokens",
+            )
+        first = Sampling(
             max_tokens=max_tokens,
             temperature=temperature_of(self.temperature),
             top_k=max(self.top_k, 0),
@@ -133,86 +124,38 @@ class GenerationBody(MixFields):
             stop=tuple(self.stop),
             stop_token_ids=frozenset(self.stop_token_ids),
             ignore_eos=self.ignore_eos,
+            min_tokens=self.min_tokens,
+            min_p=self.min_p,
+            typical_p=max(self.typical_p, SMALLEST),
+            repetition_penalty=self.repetition_penalty,
+            frequency_penalty=self.frequency_penalty,
+            presence_penalty=self.presence_penalty,
+            logit_bias=tuple((int(token), bias) for token, bias in self.logit_bias.items()),
+            logprobs=self.likely,
+            prompt_logprobs=self.likely_in_prompt,
         )
+        return [replace(first, seed=choice_seed(first.seed, index)) for index in range(self.answers)]
+
+    @property
+    def answers(self) -> int:
+        """Generated for each prompt; the best `n` of them are told."""
+        return self.n
+
+    @property
+    def likely(self) -> int | None:
+        """How many of the most likely tokens are told with each, None where no likelihood is."""
+        return None
+
+    @property
+    def likely_in_prompt(self) -> int | None:
+        """The same for the prompt's tokens."""
+        return self.prompt_logprobs
+
+    @property
+    def tells_tokens(self) -> bool:
+        """Whether each token is told, also one that says nothing yet."""
+        return self.likely is not None or self.return_token_ids
 
     @property
     def wants_usage(self) -> bool:
         return self.stream_options is not None and self.stream_options.include_usage
-
-
-class TextPart(Body):
-    type: Literal["text"]
-    text: str
-
-
-class Message(Body):
-    """`developer` is `system`. Parts are joined; other parts than text are refused."""
-
-    NO_EFFECT: ClassVar[frozenset[str]] = frozenset({"name"})
-    role: Literal["system", "developer", "user", "assistant"]
-    content: list[TextPart]
-
-    @field_validator("content", mode="before")
-    @classmethod
-    def _as_parts(cls, value: object) -> object:
-        if isinstance(value, str):
-            return [TextPart(type="text", text=value)]
-        if not isinstance(value, list):
-            raise PydanticCustomError("content", "must be a string or a list of text parts")
-        return value
-
-    def as_plain(self) -> dict[str, str]:
-        text = "".join(part.text for part in self.content)
-        return {"role": "system" if self.role == "developer" else self.role, "content": text}
-
-
-class ChatBody(GenerationBody):
-    """POST /v1/chat/completions."""
-
-    messages: list[Message] = Field(min_length=1, max_length=1024)
-    max_tokens: int | None = Field(default=None, ge=1)
-    max_completion_tokens: int | None = Field(default=None, ge=1)
-
-    @field_validator("max_completion_tokens")
-    @classmethod
-    def _one_bound(cls, value: int | None, others: ValidationInfo) -> int | None:
-        if value is not None and others.data.get("max_tokens") not in (None, value):
-            raise PydanticCustomError("bounds", "max_tokens says otherwise; send one of the two")
-        return value
-
-
-TokenIds = list[Annotated[int, Field(ge=0)]]
-
-
-class CompletionBody(GenerationBody):
-    """POST /v1/completions."""
-
-    prompt: str | list[str] | TokenIds | list[TokenIds]
-    max_tokens: int = Field(default=COMPLETION_TOKENS, ge=1)
-
-    @field_validator("prompt", mode="before")
-    @classmethod
-    def _in_one_of_four_forms(cls, value: object) -> object:
-        """One reason instead of one for each form that it is not."""
-        alike = isinstance(value, list) and (
-            all(isinstance(each, str) for each in value) or all(_are_ids(each) for each in value)
-        )
-        if not (isinstance(value, str) or alike or _are_ids(value)):
-            raise PydanticCustomError(
-                "prompt",
-                "must be a string, a list of strings, a list of token ids (integers of 0 or more) "
-                "or a list of such lists, with items of one kind only",
-            )
-        return value
-
-    @property
-    def prompts(self) -> list[str | TokenIds]:
-        if isinstance(self.prompt, str):
-            return [self.prompt]
-        if self.prompt and isinstance(self.prompt[0], int):
-            return [[int(token) for token in self.prompt if isinstance(token, int)]]
-        return [each for each in self.prompt if not isinstance(each, int)]
-
-
-def _are_ids(value: object) -> bool:
-    return isinstance(value, list) and all(type(each) is int and each >= 0 for each in value)

@@ -111,9 +111,15 @@ class IncrementalText:
         self._stop = tuple(stop)
         self._held = ""
 
-    def push(self, token: int) -> tuple[str, str | None]:
-        """Add a token; returns (text to say now, the stop string that ended it or None)."""
+    def push(self, token: int, may_stop: bool = True) -> tuple[str, str | None]:
+        """Add a token; returns (text to say now, the stop string that ended it or None).
+
+        Text pushed while it may not stop is said at once and is no part of a stop string.
+        """
         self._held += self._characters.push(token)
+        if not may_stop:
+            said, self._held = self._held, ""
+            return said, None
         return self._release()
 
     def flush(self) -> tuple[str, str | None]:

@@ -70,7 +70,7 @@ class Engine:
         self.max_model_len = capacity.max_model_len
         self.failure: Failure | None = None
         self.stats = EngineStats(slots=config.max_slots, rows=config.rank_rows)
-        self.runner = Runner(base, capacity.geometry, config.rank_rows, config.kernel)
+        self.runner = Runner(base, capacity.geometry, config.rank_rows, config.kernel, vocabulary.eos)
         self.publish = publish
         self._config = config
         self._residency = Residency(config.rank_rows)
@@ -253,8 +253,8 @@ class Engine:
         if sampled.token is None:
             return [self._end(request_id, Ending(RequestEvent.FAIL), NON_FINITE)]
         self._scheduler.append(request_id, sampled.token)
-        token, ending = self._roster.push(request_id, sampled)
-        return [token] if ending is None else [token, self._end(request_id, ending)]
+        events, ending = self._roster.push(request_id, sampled)
+        return [*events] if ending is None else [*events, self._end(request_id, ending)]
 
     def _shed(self) -> list[Event]:
         """Memory ran out: the newest request fails, and the others compute again what they lost."""

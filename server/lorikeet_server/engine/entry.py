@@ -40,6 +40,11 @@ class Entry:
     def holds_slot(self) -> bool:
         return self.state in (RequestState.PREFILL, RequestState.DECODE)
 
+    @property
+    def looked_back_on(self) -> tuple[int, ...]:
+        """What it has generated, where the choice of the next token depends on it."""
+        return tuple(self.generated) if self.request.sampling.looks_back else ()
+
     def tokens(self, start: int, stop: int) -> tuple[int, ...]:
         """Tokens [start, stop) of prompt and answer."""
         prompt = self.request.prompt

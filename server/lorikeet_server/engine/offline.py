@@ -22,7 +22,7 @@ def complete(engine: Engine, requests: Iterable[Request]) -> dict[str, tuple[lis
         for event in engine.step():
             if isinstance(event, Token):
                 answers[event.request_id].append(event)
-            else:
+            elif isinstance(event, Finished):
                 endings[event.request_id] = event
     while not engine.idle:
         engine.step()

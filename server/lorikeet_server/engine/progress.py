@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from lorikeet_server.engine.batch import Sampled
 from lorikeet_server.engine.detokenise import Decode, IncrementalText
 from lorikeet_server.engine.lifecycle import RequestEvent
-from lorikeet_server.engine.request import Request, Timing, Token
+from lorikeet_server.engine.request import PromptScores, Request, Timing, Token
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,8 @@ class Progress:
         self.request = request
         sampling = request.sampling
         self._text = IncrementalText(decode, sampling.stop)
-        self._ends = sampling.stop_token_ids | (frozenset() if sampling.ignore_eos else eos)
+        self._ends = sampling.ends(eos)
+        self._min_tokens = sampling.min_tokens
         self._max_tokens = min(sampling.max_tokens, limit - len(request.prompt))
         self._submitted = now
         self._admitted: float | None = None
@@ -37,8 +38,16 @@ class Progress:
         """Its first prompt tokens are being computed."""
         self._admitted = self._admitted or now
 
-    def push(self, sampled: Sampled, now: float) -> tuple[Token, Ending | None]:
-        """Take the next token. The token that ends a request is counted but has no text."""
+    def push(self, sampled: Sampled, now: float) -> tuple[tuple[PromptScores | Token, ...], Ending | None]:
+        """Take the next token; returns what is to be told of it, in order, and whether it was the last."""
+        told = () if sampled.prompt is None else (PromptScores(self.request.id, sampled.prompt),)
+        if self._max_tokens == 0:
+            return told, Ending(RequestEvent.EXHAUST)
+        token, ending = self._take(sampled, now)
+        return (*told, token), ending
+
+    def _take(self, sampled: Sampled, now: float) -> tuple[Token, Ending | None]:
+        """The token that ends a request is counted but has no text."""
         assert sampled.token is not None
         self._first_token = self._first_token or now
         token, index = sampled.token, self.count
@@ -46,7 +55,7 @@ class Progress:
         if token in self._ends:
             text, stopped = self._text.flush()
             return self._event(index, sampled, ""), Ending(RequestEvent.STOP, text, stopped or token)
-        text, stopped = self._text.push(token)
+        text, stopped = self._text.push(token, may_stop=self.count > self._min_tokens)
         if stopped is not None:
             return self._event(index, sampled, text), Ending(RequestEvent.STOP, "", stopped)
         if self.count < self._max_tokens:
@@ -63,4 +72,4 @@ class Progress:
 
     def _event(self, index: int, sampled: Sampled, text: str) -> Token:
         assert sampled.token is not None
-        return Token(self.request.id, index, sampled.token, sampled.logprob, text)
+        return Token(self.request.id, index, sampled.token, sampled.logprob, text, sampled.top)

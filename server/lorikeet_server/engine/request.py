@@ -8,13 +8,20 @@ from enum import StrEnum
 
 from lorikeet_adapters.mix import BASE_MIX, Mix
 
+Top = tuple[tuple[int, float], ...]  # (token, log-probability), the most likely first
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How a request's tokens are chosen and when it ends.
+    """How a request's tokens are chosen, when it ends and what is told about them.
 
-    `temperature` 0 is greedy. `top_k` 0 and `top_p` 1 leave everything in. A token's random number
-    depends on `seed` and the token's index alone, never on what else is in the batch.
+    `temperature` 0 is greedy. `top_k` 0, `top_p` 1, `min_p` 0 and `typical_p` 1 leave everything in;
+    sampler.py says in which order they come. A token's random number depends on `seed` and the token's
+    index alone, never on what else is in the batch.
+
+    `max_tokens` 0 ends with the prompt. Before `min_tokens` no token and no stop string ends it.
+    `logprobs` is how many of the most likely tokens are told with each token, `prompt_logprobs` the same
+    for the prompt's own tokens; None tells nothing.
     """
 
     max_tokens: int
@@ -25,6 +32,24 @@ class Sampling:
     stop: tuple[str, ...] = ()
     stop_token_ids: frozenset[int] = frozenset()
     ignore_eos: bool = False
+    min_tokens: int = 0
+    min_p: float = 0.0
+    typical_p: float = 1.0
+    repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
+
+    @property
+    def looks_back(self) -> bool:
+        """Whether the choice of a token depends on those before it."""
+        return (self.repetition_penalty, self.frequency_penalty, self.presence_penalty) != (1.0, 0.0, 0.0)
+
+    def ends(self, eos: frozenset[int]) -> frozenset[int]:
+        """The tokens that end it, of a base whose answers end with `eos`."""
+        return self.stop_token_ids | (frozenset() if self.ignore_eos else eos)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +95,36 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
+class Score:
+    """How likely the model held one prompt token to be: its rank, 1 for the most likely, and who came first."""
+
+    token_id: int
+    logprob: float
+    rank: int
+    top: Top = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PromptScores:
+    """Once, before the first token, where it is asked for: every prompt token but the first."""
+
+    request_id: str
+    scores: tuple[Score, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Token:
-    """One generated token. `text` is what became sayable with it, which may be nothing yet."""
+    """One generated token. `text` is what became sayable with it, which may be nothing yet.
+
+    `logprob` and `top` are of the model's own distribution, before anything `Sampling` does to it.
+    """
 
     request_id: str
     index: int
     token_id: int
     logprob: float
     text: str
+    top: Top = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,4 +140,4 @@ class Finished:
     timing: Timing = field(default_factory=Timing)
 
 
-Event = Token | Finished
+Event = PromptScores | Token | Finished

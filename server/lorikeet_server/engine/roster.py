@@ -10,7 +10,14 @@ from lorikeet_server.engine.batch import Sampled
 from lorikeet_server.engine.detokenise import Decode
 from lorikeet_server.engine.failures import too_long, unknown_token
 from lorikeet_server.engine.progress import Ending, Progress
-from lorikeet_server.engine.request import Failure, Finished, FinishReason, Request, Token
+from lorikeet_server.engine.request import (
+    Failure,
+    Finished,
+    FinishReason,
+    PromptScores,
+    Request,
+    Token,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +49,8 @@ class Roster:
         self._progress[request.id] = Progress(
             request, self._vocabulary.decode, self._vocabulary.eos, self._limit, self._clock()
         )
-        if not 0 < len(request.prompt) < self._limit:
+        room = self._limit - min(request.sampling.max_tokens, 1)
+        if not 0 < len(request.prompt) <= room:
             return too_long(len(request.prompt), self._limit)
         if max(request.prompt) >= self._embeddings:
             return unknown_token(max(request.prompt), self._embeddings)
@@ -52,8 +60,10 @@ class Roster:
         """Its first prompt tokens are being computed."""
         self._progress[request_id].admitted(self._clock())
 
-    def push(self, request_id: str, sampled: Sampled) -> tuple[Token, Ending | None]:
-        """Take its next token."""
+    def push(
+        self, request_id: str, sampled: Sampled
+    ) -> tuple[tuple[PromptScores | Token, ...], Ending | None]:
+        """Take its next token; see Progress.push."""
         return self._progress[request_id].push(sampled, self._clock())
 
     def leave(

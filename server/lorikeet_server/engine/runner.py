@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from transformers import PreTrainedModel
@@ -16,10 +18,13 @@ from lorikeet_adapters.rank_rows.rows import RankRows
 from lorikeet_adapters.record import Memory
 from lorikeet_adapters.weights import AdapterWeights
 from lorikeet_server.engine.batch import Batch, DecodeRow, PrefillChunk, Sampled, StepOutput
+from lorikeet_server.engine.draw import Draw
 from lorikeet_server.engine.failures import is_out_of_memory
 from lorikeet_server.engine.geometry import Geometry
 from lorikeet_server.engine.prefix_store import PrefixStore
-from lorikeet_server.engine.sampler import Draw, sample
+from lorikeet_server.engine.request import Request
+from lorikeet_server.engine.sampler import Sampler
+from lorikeet_server.engine.scorer import PIECE, Scorer
 from lorikeet_server.engine.segments import segmented
 from lorikeet_server.engine.slot_cache import SlotCache
 
@@ -29,15 +34,25 @@ log = logging.getLogger(__name__)
 class Runner:
     """Carries out `Batch` values on one resident model.
 
-    `geometry` bounds the KV cache, `rows` the ranks of the resident adapters together.
+    `geometry` bounds the KV cache, `rows` the ranks of the resident adapters together; `eos` are the
+    tokens that end an answer.
     """
 
-    def __init__(self, base: BaseModel, geometry: Geometry, rows: int, kernel: str = "torch") -> None:
+    def __init__(
+        self,
+        base: BaseModel,
+        geometry: Geometry,
+        rows: int,
+        kernel: str = "torch",
+        eos: frozenset[int] = frozenset(),
+    ) -> None:
         self.rank_rows = RankRows(base, rows, kernel)
         self._model: PreTrainedModel = base.model
         self._device = base.device
         self._cache = SlotCache(base.model.config.get_text_config().num_hidden_layers, geometry)
         self._prefixes = PrefixStore()
+        self._sampler = Sampler(eos)
+        self._scorer = Scorer()
         self._order: list[str] = []  # request of each slot row
         self._prefilling: dict[str, DynamicCache] = {}
         self._host: dict[str, AdapterWeights] = {}
@@ -70,15 +85,13 @@ class Runner:
         self.move(batch)
         try:
             if batch.decode:
-                draws = [(row.request.id, Draw(row.request.sampling, row.index + 1)) for row in batch.decode]
-                sampled |= _sample(self.decode(batch.decode), draws)
+                draws = [Draw(row.request, row.index + 1, row.generated) for row in batch.decode]
+                sampled |= self._sample(self.decode(batch.decode), draws)
             for chunk in batch.prefill:
                 logits = self.prefill(chunk)
                 prefilled.append(chunk)
                 if chunk.is_last:
-                    sampled |= _sample(
-                        logits, [(chunk.request.id, Draw(chunk.request.sampling, chunk.index))]
-                    )
+                    sampled |= self._first(chunk, logits)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -115,7 +128,7 @@ class Runner:
         mixes = [row.request.mix for row in ordered]
         widths = [length + 1 for length in cache.lengths]
         with self.rank_rows.step(mixes), segmented(widths, self._device):
-            logits = self._forward(tokens, mask, lengths, cache)
+            logits = self._forward(tokens, mask, lengths, cache)[:, -1]
         cache.close_column()
         position = {request_id: row for row, request_id in enumerate(self._order)}
         return logits[[position[row.request.id] for row in rows]]
@@ -126,7 +139,11 @@ class Runner:
         request = chunk.request
         cache = self._prefilling.setdefault(request.id, DynamicCache())
         assert cache.get_seq_length() == chunk.start, "chunks follow one another"
-        logits = self._extend(cache, torch.tensor([chunk.tokens], device=self._device), request.mix)
+        tokens = torch.tensor([chunk.tokens], device=self._device)
+        if chunk.is_scored:
+            logits = self._score(cache, tokens, request)
+        else:
+            logits = self._extend(cache, tokens, request.mix)[:, -1]
         if chunk.is_last:
             self._cache.join(self._prefilling.pop(request.id))
             self._order.append(request.id)
@@ -143,12 +160,36 @@ class Runner:
         predicted = torch.log_softmax(logits[len(prompt) - 1 : -1], -1)
         return predicted.gather(-1, tokens[0, len(prompt) :, None])[:, 0]
 
-    def _extend(self, cache: DynamicCache, tokens: torch.Tensor, mix: Mix) -> torch.Tensor:
+    def _sample(self, logits: torch.Tensor, draws: Sequence[Draw]) -> dict[str, Sampled]:
+        rows = zip(draws, self._sampler.sample(logits, draws), strict=True)
+        return {draw.request.id: sampled for draw, sampled in rows}
+
+    def _first(self, chunk: PrefillChunk, logits: torch.Tensor) -> dict[str, Sampled]:
+        """The token after a prompt, with the prompt's scores where they are asked for."""
+        sampled = self._sample(logits, [Draw(chunk.request, chunk.index, chunk.generated)])
+        if not chunk.is_scored:
+            return sampled
+        scores = self._scorer.take(chunk.request.id)
+        if not all(math.isfinite(each.logprob) for each in scores):
+            return {chunk.request.id: Sampled(None, math.nan)}
+        return {request_id: replace(each, prompt=scores) for request_id, each in sampled.items()}
+
+    def _score(self, cache: DynamicCache, tokens: torch.Tensor, request: Request) -> torch.Tensor:
+        """Compute and score in pieces, because each needs the logits of all its positions; logits[1, V] of the last."""
+        for piece in torch.split(tokens, PIECE, dim=1):
+            start = cache.get_seq_length()
+            logits = self._extend(cache, piece, request.mix, last_only=False)
+            self._scorer.add(request, start, logits[0])
+        return logits[:, -1]
+
+    def _extend(
+        self, cache: DynamicCache, tokens: torch.Tensor, mix: Mix, last_only: bool = True
+    ) -> torch.Tensor:
         start = cache.get_seq_length()
         mask = torch.ones(1, start + tokens.shape[1], dtype=torch.long, device=self._device)
         positions = torch.arange(start, start + tokens.shape[1], device=self._device)[None]
         with self.rank_rows.step([mix]):
-            return self._forward(tokens, mask, positions, cache)
+            return self._forward(tokens, mask, positions, cache, last_only)
 
     def _forward(
         self,
@@ -156,7 +197,9 @@ class Runner:
         mask: torch.Tensor,
         positions: torch.Tensor,
         cache: SlotCache | DynamicCache,
+        last_only: bool = True,
     ) -> torch.Tensor:
+        """logits[B, T, V]; `last_only` spares those of other positions than the last where the model can."""
         where = {"position_ids": positions} if self._takes_positions else {}
         output = self._model(
             input_ids=tokens,
@@ -164,20 +207,24 @@ class Runner:
             past_key_values=cache,
             use_cache=True,
             **where,
-            **self._last_only,
+            **(self._last_only if last_only else {}),
         )
-        logits: torch.Tensor = output.logits[:, -1]
+        logits: torch.Tensor = output.logits
         return logits
 
     def _clear(self) -> None:
         """Give back every slot and prompt under way; what ran must be computed again."""
         self._order.clear()
         self._prefilling.clear()
+        self._sampler.clear()
+        self._scorer.clear()
         self._cache.clear()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
     def _leave(self, request_id: str) -> None:
+        self._sampler.forget(request_id)
+        self._scorer.forget(request_id)
         if self._prefilling.pop(request_id, None) is not None:
             return
         if request_id not in self._order:
@@ -186,8 +233,3 @@ class Runner:
         moved = self._cache.leave(row)
         self._order[row] = self._order[moved]
         self._order.pop()
-
-
-def _sample(logits: torch.Tensor, draws: Sequence[tuple[str, Draw]]) -> Mapping[str, Sampled]:
-    sampled = sample(logits, [draw for _, draw in draws])
-    return {request_id: each for (request_id, _), each in zip(draws, sampled, strict=True)}

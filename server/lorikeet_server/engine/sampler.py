@@ -1,69 +1,113 @@
-"""From logits to the next token of every row, in one batch."""
+"""From logits to the next token of every row, in one batch.
+
+A row's logits are shaped (shaping.py), then the best is taken or, where there is a temperature, one is
+drawn: the logits are divided by it, cut off (truncation.py), and the token is the first at which the
+cumulative distribution, in the order of the ids, exceeds the row's random number. What is told of the
+tokens' likelihood is the model's own, before all that. A row pays for the options it has: a greedy
+batch is an argmax and a log-softmax.
+"""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 
 from lorikeet_server.engine.batch import Sampled
-from lorikeet_server.engine.request import Sampling
+from lorikeet_server.engine.draw import Draw, uniform
+from lorikeet_server.engine.history import Histories
+from lorikeet_server.engine.request import Top
+from lorikeet_server.engine.shaping import shaped
+from lorikeet_server.engine.truncation import truncate
 
-LEAST = 1e-5
-
-
-@dataclass(frozen=True, slots=True)
-class Draw:
-    """How one row is sampled, and which of the request's tokens this is."""
-
-    sampling: Sampling
-    index: int
+COLDEST = 1e-5  # a lower temperature would overflow single precision
+BLOCK = 128  # tokens; most vocabularies are multiples of it
 
 
-def uniform(seed: int, index: int) -> float:
-    """A number in [0, 1) that depends on seed and index alone, so on no batch and no device."""
-    digest = hashlib.blake2b(f"{seed}:{index}".encode(), digest_size=8).digest()
-    return (int.from_bytes(digest, "big") >> 11) / (1 << 53)
+class Sampler:
+    """`eos` are the tokens that end the base's answers."""
+
+    def __init__(self, eos: frozenset[int] = frozenset()) -> None:
+        self._eos = eos
+        self._histories = Histories()
+
+    def sample(self, logits: torch.Tensor, draws: Sequence[Draw]) -> list[Sampled]:
+        """Choose a token for each row of logits[B, V].
+
+        A row whose logits are not finite yields no token and does not disturb the others.
+        """
+        logits = logits.float()
+        finite = torch.isfinite(logits.amax(-1)) & torch.isfinite(logits.amin(-1))
+        if not bool(finite.all()):
+            logits = torch.where(finite[:, None], logits, 0.0)
+        tokens = self._choose(logits, draws)
+        logprobs = torch.log_softmax(logits, -1)
+        own = logprobs.gather(-1, tokens[:, None])[:, 0]
+        rows = zip(finite.tolist(), tokens.tolist(), own.tolist(), _top(logprobs, draws), strict=True)
+        return [
+            Sampled(token if is_finite else None, logprob, top) for is_finite, token, logprob, top in rows
+        ]
+
+    def forget(self, request_id: str) -> None:
+        """The request has left; if it comes back, its draws say what it had generated."""
+        self._histories.forget(request_id)
+
+    def clear(self) -> None:
+        self._histories.clear()
+
+    def _choose(self, logits: torch.Tensor, draws: Sequence[Draw]) -> torch.Tensor:
+        scores = shaped(logits, draws, self._histories, self._eos)
+        tokens = scores.argmax(-1)
+        drawn = [row for row, draw in enumerate(draws) if draw.sampling.temperature > 0]
+        if drawn:
+            tokens[drawn] = _draw(scores[drawn], [draws[row] for row in drawn])
+        return tokens
 
 
-def sample(logits: torch.Tensor, draws: Sequence[Draw]) -> list[Sampled]:
-    """Choose a token for each row of logits[B, V].
+def _draw(scores: torch.Tensor, draws: Sequence[Draw]) -> torch.Tensor:
+    """A token for each row of scores[n, V], all of which have a temperature."""
+    temperatures = [max(draw.sampling.temperature, COLDEST) for draw in draws]
+    scores = scores - scores.amax(-1, keepdim=True)
+    scores /= torch.tensor(temperatures, device=scores.device)[:, None]
+    truncate(scores, draws)
+    u = [uniform(draw.sampling.seed, draw.index) for draw in draws]
+    return inverse(torch.softmax(scores, -1), u)
 
-    The log-probability is that of the model's own distribution, before temperature and cut-offs.
-    A row whose logits are not finite yields no token and does not disturb the others.
+
+def inverse(probs: torch.Tensor, u: Sequence[float]) -> torch.Tensor:
+    """For each row of probs[n, V] the first token at which the cumulative distribution exceeds u[n].
+
+    Such a token has a probability above 0: the distribution grows there. It is found by blocks, because
+    a cumulative sum over a whole vocabulary costs many times as much as its sum.
     """
-    logits = logits.float()
-    finite = torch.isfinite(logits).all(-1)
-    safe = torch.where(finite[:, None], logits, 0.0)
-    tokens = safe.argmax(-1)
-    drawn = [row for row, draw in enumerate(draws) if draw.sampling.temperature > 0]
-    if drawn:
-        tokens[drawn] = _draw(safe[drawn], [draws[row] for row in drawn])
-    logprobs = torch.log_softmax(safe, -1).gather(-1, tokens[:, None])[:, 0]
-    rows = zip(finite.tolist(), tokens.tolist(), logprobs.tolist(), strict=True)
-    return [Sampled(token if is_finite else None, logprob) for is_finite, token, logprob in rows]
+    missing = -probs.shape[-1] % BLOCK
+    padded = torch.nn.functional.pad(probs, (0, missing)) if missing else probs
+    blocks = padded.view(len(probs), -1, BLOCK)
+    edges = blocks.sum(-1).double().cumsum(-1)
+    # One block's edge always exceeds it: u is at most 1 - 2**-53, and its product with a double is less
+    # than that double even after rounding.
+    target = torch.tensor(u, dtype=torch.float64, device=probs.device)[:, None] * edges[:, -1:]
+    block = torch.searchsorted(edges, target, right=True)
+    before = torch.where(block > 0, edges.gather(-1, (block - 1).clamp_(min=0)), 0.0)
+    inside = blocks.gather(1, block[:, :, None].expand(-1, -1, BLOCK))[:, 0].double().cumsum(-1)
+    place = torch.searchsorted(inside, target - before, right=True)
+    last = torch.searchsorted(inside, inside[:, -1:].contiguous())  # where the two sums round differently
+    return (block * BLOCK + torch.minimum(place, last))[:, 0]
 
 
-def _draw(logits: torch.Tensor, draws: Sequence[Draw]) -> torch.Tensor:
-    """Temperature, then top-k, then top-p, then the inverse of the cumulative distribution at u."""
+def _top(logprobs: torch.Tensor, draws: Sequence[Draw]) -> list[Top]:
+    """The most likely tokens of each row that asks for them."""
+    told: list[Top] = [()] * len(draws)
+    rows = [row for row, draw in enumerate(draws) if draw.sampling.logprobs]
+    if rows:
+        found = most_likely(logprobs[rows], max(draws[row].sampling.logprobs or 0 for row in rows))
+        for row, top in zip(rows, found, strict=True):
+            told[row] = top[: draws[row].sampling.logprobs]
+    return told
 
-    def column(values: Sequence[float]) -> torch.Tensor:
-        return torch.tensor(values, device=logits.device)[:, None]
 
-    # The bounds keep what fp32 would round to zero from leaving no token at all.
-    temperature = column([max(draw.sampling.temperature, LEAST) for draw in draws])
-    top_k = column([min(draw.sampling.top_k or logits.shape[-1], logits.shape[-1]) for draw in draws])
-    top_p = column([max(draw.sampling.top_p, LEAST) for draw in draws])
-    u = column([uniform(draw.sampling.seed, draw.index) for draw in draws])
-    ordered, ids = logits.sort(stable=True, dim=-1, descending=True)
-    ordered = torch.where(torch.arange(logits.shape[-1], device=logits.device) < top_k, ordered, -torch.inf)
-    probs = torch.softmax((ordered - ordered[:, :1]) / temperature, -1)
-    # A token stays while what precedes it has not reached top_p, so the first one always stays.
-    probs = torch.where(probs.cumsum(-1) - probs < top_p, probs, 0.0)
-    cumulative = probs.cumsum(-1)
-    chosen = (cumulative <= u * cumulative[:, -1:]).sum(-1, keepdim=True)
-    last_kept = (probs > 0).sum(-1, keepdim=True) - 1
-    token: torch.Tensor = ids.gather(-1, torch.minimum(chosen, last_kept))[:, 0]
-    return token
+def most_likely(logprobs: torch.Tensor, count: int) -> list[Top]:
+    """For each row of logprobs[n, V] its `count` largest with their tokens, or all there are."""
+    values, ids = logprobs.topk(min(count, logprobs.shape[-1]))
+    pairs = zip(ids.tolist(), values.tolist(), strict=True)
+    return [tuple(zip(tokens, own, strict=True)) for tokens, own in pairs]

@@ -67,7 +67,9 @@ class Scheduler:
         """Take a request in; its adapters' loads start with the next step."""
         self._arrivals += 1
         entry = Entry(request, RequestState.WAITING_ADAPTER, self._arrivals)
-        if self._prefixes.blocks:
+        if (
+            self._prefixes.blocks and request.sampling.prompt_logprobs is None
+        ):  # that needs every token computed
             entry.prefix = block_keys(request)
         self._entries[request.id] = entry
         self._fairness.arrive(entry.tenant)
@@ -131,7 +133,7 @@ class Scheduler:
         self._make_room()
         promised = self._make_way()
         decode = tuple(
-            DecodeRow(entry.request, entry.generated[-1], len(entry.generated) - 1)
+            DecodeRow(entry.request, entry.generated[-1], len(entry.generated) - 1, entry.looked_back_on)
             for entry in self._entries.values()
             if entry.state is RequestState.DECODE
         )
@@ -285,6 +287,7 @@ class Scheduler:
             is_last=stop == entry.length,
             index=len(entry.generated),
             keep=self._blocks_to_keep(entry, stop),
+            generated=entry.looked_back_on,
         )
 
     def _blocks_to_keep(self, entry: Entry, stop: int) -> tuple[tuple[bytes, int], ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +20,8 @@ class Tokenizer:
         self._tokenizer = tokenizer
         self.eos = eos
         self._special = frozenset(tokenizer.all_special_ids)
+        self._added = frozenset(tokenizer.get_added_vocab().values())
+        self._is_byte_level = '"ByteLevel"' in _decoder_of(tokenizer)
 
     @property
     def has_template(self) -> bool:
@@ -46,12 +50,39 @@ class Tokenizer:
         return text
 
     def token_text(self, token: int) -> str:
-        """One token's own text, special tokens spelled out."""
-        text: str = self._tokenizer.decode([token], clean_up_tokenization_spaces=False)
-        return text
+        """One token's own text, special tokens spelled out; what is no text by itself is replaced."""
+        return self.token_bytes(token).decode(errors="replace")
+
+    def token_bytes(self, token: int) -> bytes:
+        """One token's own bytes: its leading space is there, and a part of a character is that part."""
+        piece: str | None = self._tokenizer.convert_ids_to_tokens(token)
+        if piece is None:
+            return b""  # the embeddings have more rows than the tokenizer has tokens
+        if token in self._added or token in self._special:
+            return piece.encode()
+        if self._is_byte_level:
+            return bytes(BYTES[character] for character in piece)
+        byte = re.fullmatch("<0x([0-9A-F]{2})>", piece)
+        return bytes.fromhex(byte[1]) if byte else piece.replace("\u2581", " ").encode()
 
     def is_special(self, token: int) -> bool:
         return token in self._special
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """GPT-2's way to write any byte as a character: printable ones as themselves, the others from 256 on."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}
+
+
+BYTES = _byte_alphabet()
+
+
+def _decoder_of(tokenizer: PreTrainedTokenizerBase) -> str:
+    """How the tokenizer makes text of its tokens, as JSON; empty where it is not of the `tokenizers` library."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    return json.dumps(json.loads(backend.to_str())["decoder"]) if backend is not None else ""
 
 
 def load_tokenizer(source: str, trust_remote_code: bool = False) -> Tokenizer:

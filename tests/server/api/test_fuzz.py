@@ -18,6 +18,7 @@ from tests.server.world import (
     Server,
     client_of,
     finished,
+    prompt_scores,
     token,
     with_requests,
 )
@@ -42,7 +43,16 @@ PLAIN: dict[str, Any] = {
     "merged_adapters": None,
     "stream": False,
     "metadata": {},
-    "n": 1,
+    "n": 2,
+    "min_p": 0.1,
+    "typical_p": 0.9,
+    "repetition_penalty": 1.1,
+    "frequency_penalty": 0.5,
+    "presence_penalty": -0.5,
+    "logit_bias": {"5": 1, "7": -100},
+    "min_tokens": 1,
+    "return_token_ids": True,
+    "prompt_logprobs": 2,
     **SAMPLING,
 }
 RIGHT: dict[str, dict[str, Any]] = {
@@ -50,11 +60,23 @@ RIGHT: dict[str, dict[str, Any]] = {
         **PLAIN,
         "messages": [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}],
         "max_completion_tokens": 2,
+        "logprobs": True,
+        "top_logprobs": 3,
     },
-    "POST /v1/completions": {**PLAIN, "prompt": [[1, 2]]},
+    "POST /v1/completions": {**PLAIN, "prompt": [[1, 2]], "best_of": 3, "echo": True, "logprobs": 2},
     "POST /generate": {
         "inputs": "Hi",
-        "parameters": {**SAMPLING, "max_new_tokens": 2, "merged_adapters": MIX},
+        "parameters": {
+            **SAMPLING,
+            "max_new_tokens": 2,
+            "merged_adapters": MIX,
+            "best_of": 2,
+            "details": True,
+            "decoder_input_details": True,
+            "top_n_tokens": 2,
+            "typical_p": 0.9,
+            "repetition_penalty": 1.1,
+        },
     },
     "POST /generate_stream": {
         "inputs": "Hi",
@@ -108,7 +130,7 @@ def nearly_right(draw: st.DrawFn, call: str) -> Any:
 @pytest.fixture(scope="module")
 def scripted(shared: tuple[Server, TestClient]) -> Iterator[TestClient]:
     """Answers at once, so that many bodies can be tried; everything before the engine is real."""
-    made = Scripted(lambda request: Events(token(request), finished(request)))
+    made = Scripted(lambda request: Events(*prompt_scores(request), token(request), finished(request)))
     with client_of(with_requests(shared[0].services, made)) as client:
         yield client
         client.delete("/v1/aliases/fuzzed")

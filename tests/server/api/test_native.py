@@ -159,14 +159,14 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     *(
         ({"inputs": "a", "parameters": {name: value}}, f"parameters.{name}")
         for name, value in {
-            "best_of": 2,
-            "repetition_penalty": 1.2,
-            "frequency_penalty": 0.5,
-            "presence_penalty": 0.5,
-            "typical_p": 0.9,
+            "best_of": 2,  # greedy
+            "repetition_penalty": 0,
+            "frequency_penalty": 2.5,
+            "presence_penalty": -2.5,
+            "typical_p": 0,
             "watermark": True,
-            "decoder_input_details": True,
-            "top_n_tokens": 2,
+            "decoder_input_details": 1,
+            "top_n_tokens": 21,
             "return_k_alternatives": 3,
             "truncate": 5,
             "grammar": {"type": "json", "value": {}},

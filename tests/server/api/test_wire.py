@@ -8,8 +8,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from lorikeet_server.api.body import Body
-from lorikeet_server.api.native import GenerateBody, Parameters
-from lorikeet_server.api.wire import ChatBody, CompletionBody, GenerationBody
+from lorikeet_server.api.chat_body import ChatBody
+from lorikeet_server.api.completion_body import CompletionBody
+from lorikeet_server.api.native_body import GenerateBody, Parameters
 from lorikeet_server.errors import RequestRefused
 from tests.server.world import BASE, post
 
@@ -21,22 +22,10 @@ BODIES: dict[str, dict[str, Any]] = {
     TEXT: {"model": BASE, "prompt": "Hello", "max_tokens": 2},
 }
 NOT_BUILT: dict[str, Any] = {
-    "n": 2,
-    "best_of": 2,
-    "echo": True,
     "suffix": "end",
-    "logprobs": True,
-    "top_logprobs": 5,
-    "presence_penalty": 0.5,
-    "frequency_penalty": -0.5,
-    "repetition_penalty": 1.1,
-    "logit_bias": {"5": 1},
-    "min_p": 0.1,
-    "min_tokens": 1,
     "response_format": {"type": "json_object"},
     "tools": [{"type": "function", "function": {"name": "f"}}],
     "tool_choice": "required",
-    "return_token_ids": True,
     "guided_json": {},
     "chat_template": "{{ 1 }}",
     "prompt_embeds": "AAAA",
@@ -77,8 +66,87 @@ OUT_OF_RANGE: list[tuple[str, Any]] = [
     ("max_tokens", True),
     ("stream_options", {"include_usage": True}),
     ("n", True),
-    ("logprobs", 0),
+    ("n", 0),
+    ("n", 129),
+    ("n", 10**30),
+    ("logprobs", 1.0),
+    ("logprobs", "true"),
+    ("presence_penalty", 2.01),
+    ("presence_penalty", -2.01),
+    ("frequency_penalty", 3),
+    ("repetition_penalty", 0),
+    ("repetition_penalty", -1),
+    ("repetition_penalty", 101),
+    ("min_p", -0.1),
+    ("min_p", 1.1),
+    ("typical_p", 0),
+    ("typical_p", 1.1),
+    ("min_tokens", -1),
+    ("min_tokens", 3),  # of two
+    ("prompt_logprobs", -1),
+    ("prompt_logprobs", 21),
+    ("prompt_logprobs", True),
+    ("return_token_ids", 1),
+    ("logit_bias", {"5": 101}),
+    ("logit_bias", {"5": -101}),
+    ("logit_bias", {"5": "1"}),
+    ("logit_bias", {"five": 1}),
+    ("logit_bias", {"-1": 1}),
+    ("logit_bias", {"05": 1}),
+    ("logit_bias", {"\u0665": 1}),
+    ("logit_bias", {"320": 1}),
+    ("logit_bias", {"9" * 40: 1}),
+    ("logit_bias", {str(token): 1 for token in range(1025)}),
+    ("logit_bias", [1]),
 ]
+# What only one of the routes has, or has otherwise.
+REFUSED_BY_ONE: list[tuple[str, str, Any]] = [
+    (CHAT, "best_of", 2),
+    (CHAT, "echo", True),
+    (CHAT, "logprobs", 1),
+    (CHAT, "top_logprobs", 21),
+    (CHAT, "top_logprobs", 5),  # without logprobs
+    (TEXT, "logprobs", True),
+    (TEXT, "logprobs", 21),
+    (TEXT, "logprobs", -1),
+    (TEXT, "top_logprobs", 5),
+    (TEXT, "best_of", 0),
+    (TEXT, "best_of", 129),
+    (TEXT, "echo", 1),
+    (TEXT, "max_tokens", 0),  # without echo
+]
+
+
+@pytest.mark.parametrize(("path", "field", "value"), REFUSED_BY_ONE, ids=str)
+def test_what_one_route_does_not_take_is_refused_by_name(
+    client: TestClient, path: str, field: str, value: object
+) -> None:
+    answer = post(client, path, {**BODIES[path], field: value})
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["error"]["param"] == field
+
+
+COMBINATIONS: list[tuple[str, dict[str, Any], str]] = [
+    (TEXT, {"n": 3, "best_of": 2}, "best_of"),
+    (TEXT, {"n": 1, "best_of": 2, "stream": True}, "best_of"),
+    (TEXT, {"prompt_logprobs": 1, "stream": True}, "prompt_logprobs"),
+    (CHAT, {"prompt_logprobs": 1, "stream": True}, "prompt_logprobs"),
+    (TEXT, {"n": 65}, "n"),  # more than the server runs at once
+    (CHAT, {"n": 65}, "n"),
+    (TEXT, {"best_of": 65}, "best_of"),
+    (TEXT, {"n": 33, "prompt": ["a", "b"]}, "n"),
+    (TEXT, {"min_tokens": 3, "max_tokens": 2, "echo": True}, "min_tokens"),
+]
+
+
+@pytest.mark.parametrize(("path", "more", "param"), COMBINATIONS, ids=str)
+def test_fields_that_do_not_go_together_are_refused_by_name(
+    client: TestClient, path: str, more: dict[str, Any], param: str
+) -> None:
+    answer = post(client, path, {**BODIES[path], **more})
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["error"]["param"] == param
+    assert answer.json()["error"]["message"].startswith(f"{param}: ")
 
 
 @pytest.mark.parametrize("path", [CHAT, TEXT])
@@ -102,7 +170,7 @@ def test_a_value_out_of_range_is_refused_by_name(
 
 @pytest.mark.parametrize("path", [CHAT, TEXT])
 def test_all_reasons_come_at_once(client: TestClient, path: str) -> None:
-    wrong = {"temperature": 9, "top_p": 2, "seed": "x", "n": 3, "adapters": [{"weight": 1}]}
+    wrong = {"temperature": 9, "top_p": 2, "seed": "x", "n": 0, "adapters": [{"weight": 1}]}
     message = post(client, path, {**BODIES[path], **wrong}).json()["error"]["message"]
     for field in ("temperature", "top_p", "seed", "n", "adapters.0.name"):
         assert f"{field}: " in message
@@ -146,11 +214,6 @@ def test_a_prompt_in_no_known_form_is_one_reason(client: TestClient, prompt: obj
     assert answer.status_code == 400, answer.text
     assert answer.json()["error"]["param"] == "prompt"
     assert ";" not in answer.json()["error"]["message"].removeprefix("prompt: ")
-
-
-def test_a_stream_takes_one_prompt(client: TestClient) -> None:
-    answer = post(client, TEXT, {**BODIES[TEXT], "prompt": ["a", "b"], "stream": True})
-    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "prompt")
 
 
 MESSAGES: list[tuple[Any, str]] = [
@@ -210,11 +273,13 @@ def test_no_field_is_both_built_and_idle(kind: type[Body]) -> None:
     assert not kind.NO_EFFECT & kind.NEUTRAL.keys()
 
 
-@pytest.mark.parametrize("field", sorted(GenerationBody.NEUTRAL))
+@pytest.mark.parametrize("field", sorted(CompletionBody.NEUTRAL))
 def test_neutral_values_are_neutral_by_their_json_type(field: str) -> None:
-    for value in GenerationBody.NEUTRAL[field]:
+    for value in CompletionBody.NEUTRAL[field]:
         CompletionBody.parse({"model": "m", "prompt": "p", field: value})
         if isinstance(value, bool | int) and value in (0, 1):
             other = int(value) if isinstance(value, bool) else bool(value)
+            if field in CompletionBody.model_fields:
+                continue  # there the other may have a meaning
             with pytest.raises(RequestRefused):
                 CompletionBody.parse({"model": "m", "prompt": "p", field: other})

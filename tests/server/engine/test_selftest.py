@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,6 @@ from lorikeet_adapters.base_model import load_base
 from lorikeet_adapters.errors import BaseModelRefused
 from lorikeet_server.engine.runner import Runner
 from lorikeet_server.engine.selftest import FP32_BOUND, LOW_PRECISION_BOUND, self_test
-from lorikeet_server.engine.slot_cache import SlotCache
 from tests.tiny import CONFIGS, save_model
 
 
@@ -65,9 +65,9 @@ def test_a_broken_mask_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch)
     forward = Runner._forward
 
     def unmasked(
-        self: Runner, tokens: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: SlotCache
+        self: Runner, tokens: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, *rest: Any
     ) -> torch.Tensor:
-        return forward(self, tokens, torch.ones_like(mask), positions, cache)
+        return forward(self, tokens, torch.ones_like(mask), positions, *rest)
 
     monkeypatch.setattr(Runner, "_forward", unmasked)
     with pytest.raises(
