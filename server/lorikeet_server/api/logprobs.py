@@ -62,8 +62,11 @@ class TextLogprobs:
         return at
 
     def _spelled(self, token: int) -> str:
-        """Bytes that are no text by themselves stand as OpenAI writes them, so that no two tokens look alike."""
+        """No two tokens look alike: bytes that are no text by themselves stand as OpenAI writes them, and a
+        token that the tokenizer does not have as vLLM does."""
         raw = self._text.token_bytes(token)
+        if not raw:
+            return f"token_id:{token}"
         try:
             return raw.decode()
         except UnicodeDecodeError:

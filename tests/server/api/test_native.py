@@ -151,6 +151,53 @@ def test_neutral_and_idle_parameters_change_nothing(client: TestClient) -> None:
     assert generate(client, **idle) == generate(client)
 
 
+def test_best_of_tells_the_likeliest_and_in_its_details_the_others(client: TestClient) -> None:
+    drawn: dict[str, Any] = {"do_sample": True, "temperature": 1.5, "seed": 3, "details": True}
+    answer = generate(client, best_of=4, **drawn)
+    details = answer["details"]
+    others = details["best_of_sequences"]
+    assert len(others) == 3
+    means = [
+        sum(token["logprob"] for token in each["tokens"]) / len(each["tokens"]) for each in (details, *others)
+    ]
+    assert means == sorted(means, reverse=True)
+    assert len({answer["generated_text"], *(each["generated_text"] for each in others)}) == 4
+    every = {details["seed"], *(each["seed"] for each in others)}
+    assert len(every) == 4
+    assert 3 in every
+    # The seed of each is told, and asked for alone it gives the same answer.
+    again = generate(client, **{**drawn, "seed": others[0]["seed"]})
+    assert again["generated_text"] == others[0]["generated_text"]
+    assert "details" not in generate(client, best_of=2, **{**drawn, "details": False})
+
+
+@pytest.mark.parametrize(
+    "asking",
+    [
+        {"repetition_penalty": 3.0},
+        {"frequency_penalty": 2.0, "max_new_tokens": 40},
+        {"presence_penalty": 2.0, "max_new_tokens": 40},
+    ],
+    ids=str,
+)
+def test_a_penalty_changes_what_is_said(client: TestClient, asking: dict[str, Any]) -> None:
+    plain = {key: value for key, value in asking.items() if key == "max_new_tokens"}
+    assert generate(client, **asking) != generate(client, **plain)
+
+
+def test_typical_p_samples(client: TestClient) -> None:
+    assert generate(client, typical_p=0.5, seed=5, details=True)["details"]["seed"] == 5
+
+
+@pytest.mark.parametrize(
+    "asking", [{"best_of": 2, "do_sample": True}, {"decoder_input_details": True}], ids=str
+)
+def test_what_a_stream_cannot_tell_is_refused_there(client: TestClient, asking: dict[str, Any]) -> None:
+    answer = post(client, "/generate_stream", {"inputs": "a", "parameters": asking})
+    assert answer.status_code == 422
+    assert answer.json()["error"].startswith(f"parameters.{next(iter(asking))}: ")
+
+
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({}, "inputs"),
     ({"inputs": ""}, "inputs"),
