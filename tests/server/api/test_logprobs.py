@@ -106,7 +106,7 @@ def test_offsets_are_places_in_the_text(client: TestClient, text: Tokenizer) -> 
     (choice,) = ask(client, TEXT, echo=True, logprobs=0, seed=7)["choices"]
     told, said = choice["logprobs"], choice["text"]
     for at, token in zip(told["text_offset"], told["tokens"], strict=True):
-        if not token.startswith(("bytes:", "<|")):
+        if not token.startswith(("bytes:", "token_id:", "<|")):
             assert said[at:].startswith(token)
     assert all(one <= other for one, other in pairwise(told["text_offset"]))
     assert told["text_offset"][len(choice["prompt_token_ids"])] == len(PROMPT)
@@ -143,7 +143,17 @@ def test_what_a_stream_tells_piece_by_piece_is_what_the_whole_answer_tells(
         pieces = [each["logprobs"] for each in own if each["logprobs"]]
         keys = ("content",) if path == CHAT else tuple(choice["logprobs"])
         for key in keys:
-            assert [value for piece in pieces for value in piece[key]] == choice["logprobs"][key]
+            said = [value for piece in pieces for value in piece[key]]
+            assert rounded(said) == rounded(choice["logprobs"][key])
+
+
+def rounded(told: Any) -> Any:
+    """Two runs in other company differ in their last bits."""
+    if isinstance(told, list):
+        return [rounded(each) for each in told]
+    if isinstance(told, dict):
+        return {key: rounded(value) for key, value in told.items()}
+    return pytest.approx(told, abs=CLOSE) if isinstance(told, float) else told
 
 
 def test_prompt_logprobs_have_vllms_shape(client: TestClient, world: World, text: Tokenizer) -> None:
