@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 
 from lorikeet_server.api import sse
 from lorikeet_server.api.body import Body, read_body
+from lorikeet_server.api.constraints import NativeConstraintFields, compiled
 from lorikeet_server.api.envelope import native_envelope
 from lorikeet_server.api.mixes import generation_header, lease_mix
 from lorikeet_server.api.run import Answer, checked, collect, make_request, room, unless_gone
@@ -23,7 +24,7 @@ from lorikeet_server.engine.request import Finished, FinishReason, Request, Samp
 from lorikeet_server.errors import RequestRefused
 
 
-class Parameters(MixFields):
+class Parameters(MixFields, NativeConstraintFields):
     """Sampling happens when `do_sample` is true or any of temperature, top_k, top_p asks for it, as in TGI."""
 
     NEUTRAL: ClassVar[dict[str, tuple[Any, ...]]] = {
@@ -106,8 +107,10 @@ async def _submit(services: Services, body: GenerateBody) -> tuple[Request, Even
     if not prompt:
         raise RequestRefused("inputs: the prompt is empty", param="inputs")
     max_tokens = room(services, prompt, parameters.max_new_tokens, "inputs")
+    contradiction = "parameters.ignore_eos_token" if parameters.ignore_eos_token else ""
+    grammar = await compiled(services, parameters.asked(), contradiction)
     mix = lease_mix(services, parameters.adapter_id, parameters)
-    request = make_request(prompt, parameters.sampling(max_tokens), mix)
+    request = make_request(prompt, parameters.sampling(max_tokens), mix, grammar)
     return request, services.requests.submit([request])[0]
 
 

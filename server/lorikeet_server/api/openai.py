@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 
 from lorikeet_server.api import sse
 from lorikeet_server.api.body import read_body
+from lorikeet_server.api.constraints import compiled
 from lorikeet_server.api.envelope import openai_envelope
 from lorikeet_server.api.mixes import generation_header, lease_mix, mix_field
 from lorikeet_server.api.run import Answer, checked, collect, make_request, room, unless_gone
@@ -132,9 +133,11 @@ async def _answer(
     limits: Sequence[int],
 ) -> Response:
     services: Services = http.app.state.services
+    grammar = await compiled(services, body.asked(), "ignore_eos" if body.ignore_eos else "")
     mix = lease_mix(services, body.model, body, len(prompts), user=body.user)
     requests = [
-        make_request(prompt, body.sampling(limit), mix) for prompt, limit in zip(prompts, limits, strict=True)
+        make_request(prompt, body.sampling(limit), mix, grammar)
+        for prompt, limit in zip(prompts, limits, strict=True)
     ]
     streams = services.requests.submit(requests)
     head = {"id": f"{shape.prefix}-{uuid.uuid4().hex}", "created": int(time.time()), "model": body.model}

@@ -9,6 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from lorikeet_server.api.body import Body
+from lorikeet_server.api.constraints import ConstraintFields
 from lorikeet_server.engine.request import Sampling
 
 Weight = Annotated[float, Field(allow_inf_nan=False)]
@@ -69,7 +70,7 @@ class StreamOptions(Body):
     include_usage: bool = False
 
 
-class GenerationBody(MixFields):
+class GenerationBody(MixFields, ConstraintFields):
     """Fields that chat and plain completions share."""
 
     NEUTRAL: ClassVar[dict[str, tuple[Any, ...]]] = {
@@ -85,7 +86,6 @@ class GenerationBody(MixFields):
         "logit_bias": ({},),
         "min_p": (0,),
         "min_tokens": (0,),
-        "response_format": ({"type": "text"},),
         "tools": ([],),
         "tool_choice": ("none", "auto"),
     }

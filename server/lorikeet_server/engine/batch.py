@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lorikeet_server.engine.request import Request
+from lorikeet_server.engine.request import Failure, Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +74,11 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """A row's next token; `token` is None when its logits were not finite."""
+    """A row's next token; `token` is None when its logits were not finite, or for the reason `failure` gives."""
 
     token: int | None
     logprob: float
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,9 @@ from lorikeet_adapters.weights import AdapterWeights
 from lorikeet_server.engine.batch import Batch, DecodeRow, PrefillChunk, Sampled, StepOutput
 from lorikeet_server.engine.failures import is_out_of_memory
 from lorikeet_server.engine.geometry import Geometry
+from lorikeet_server.engine.guides import Guides
 from lorikeet_server.engine.prefix_store import PrefixStore
+from lorikeet_server.engine.request import Request
 from lorikeet_server.engine.sampler import Draw, sample
 from lorikeet_server.engine.segments import segmented
 from lorikeet_server.engine.slot_cache import SlotCache
@@ -38,6 +40,7 @@ class Runner:
         self._device = base.device
         self._cache = SlotCache(base.model.config.get_text_config().num_hidden_layers, geometry)
         self._prefixes = PrefixStore()
+        self.guides = Guides()
         self._order: list[str] = []  # request of each slot row
         self._prefilling: dict[str, DynamicCache] = {}
         self._host: dict[str, AdapterWeights] = {}
@@ -70,15 +73,13 @@ class Runner:
         self.move(batch)
         try:
             if batch.decode:
-                draws = [(row.request.id, Draw(row.request.sampling, row.index + 1)) for row in batch.decode]
-                sampled |= _sample(self.decode(batch.decode), draws)
+                rows = [(row.request, row.index + 1) for row in batch.decode]
+                sampled |= self._sample(self.decode(batch.decode), rows)
             for chunk in batch.prefill:
                 logits = self.prefill(chunk)
                 prefilled.append(chunk)
                 if chunk.is_last:
-                    sampled |= _sample(
-                        logits, [(chunk.request.id, Draw(chunk.request.sampling, chunk.index))]
-                    )
+                    sampled |= self._sample(logits, [(chunk.request, chunk.index)])
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -143,6 +144,12 @@ class Runner:
         predicted = torch.log_softmax(logits[len(prompt) - 1 : -1], -1)
         return predicted.gather(-1, tokens[0, len(prompt) :, None])[:, 0]
 
+    def _sample(self, logits: torch.Tensor, rows: Sequence[tuple[Request, int]]) -> Mapping[str, Sampled]:
+        """The next token of each row; a row is a request and its token's number."""
+        draws = [Draw(request.sampling, index, self.guides.allowed(request)) for request, index in rows]
+        found = zip(rows, sample(logits, draws), strict=True)
+        return {request.id: self.guides.follow(request, sampled) for (request, _), sampled in found}
+
     def _extend(self, cache: DynamicCache, tokens: torch.Tensor, mix: Mix) -> torch.Tensor:
         start = cache.get_seq_length()
         mask = torch.ones(1, start + tokens.shape[1], dtype=torch.long, device=self._device)
@@ -186,8 +193,3 @@ class Runner:
         moved = self._cache.leave(row)
         self._order[row] = self._order[moved]
         self._order.pop()
-
-
-def _sample(logits: torch.Tensor, draws: Sequence[tuple[str, Draw]]) -> Mapping[str, Sampled]:
-    sampled = sample(logits, [draw for _, draw in draws])
-    return {request_id: each for (request_id, _), each in zip(draws, sampled, strict=True)}

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from lorikeet_server.engine.batch import Sampled
+from lorikeet_server.engine.guides import masked
 from lorikeet_server.engine.request import Sampling
 
 LEAST = 1e-5
@@ -16,10 +17,11 @@ LEAST = 1e-5
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """How one row is sampled, and which of the request's tokens this is."""
+    """How one row is sampled, and which of the request's tokens this is. `allowed` is a guide's mask."""
 
     sampling: Sampling
     index: int
+    allowed: bytes | None = None
 
 
 def uniform(seed: int, index: int) -> float:
@@ -31,16 +33,17 @@ def uniform(seed: int, index: int) -> float:
 def sample(logits: torch.Tensor, draws: Sequence[Draw]) -> list[Sampled]:
     """Choose a token for each row of logits[B, V].
 
-    The log-probability is that of the model's own distribution, before temperature and cut-offs.
+    The log-probability is that of the model's own distribution, before masks, temperature and cut-offs.
     A row whose logits are not finite yields no token and does not disturb the others.
     """
     logits = logits.float()
     finite = torch.isfinite(logits).all(-1)
     safe = torch.where(finite[:, None], logits, 0.0)
-    tokens = safe.argmax(-1)
+    choosable = masked(safe, [draw.allowed for draw in draws])
+    tokens = choosable.argmax(-1)
     drawn = [row for row, draw in enumerate(draws) if draw.sampling.temperature > 0]
     if drawn:
-        tokens[drawn] = _draw(safe[drawn], [draws[row] for row in drawn])
+        tokens[drawn] = _draw(choosable[drawn], [draws[row] for row in drawn])
     logprobs = torch.log_softmax(safe, -1).gather(-1, tokens[:, None])[:, 0]
     rows = zip(finite.tolist(), tokens.tolist(), logprobs.tolist(), strict=True)
     return [Sampled(token if is_finite else None, logprob) for is_finite, token, logprob in rows]
