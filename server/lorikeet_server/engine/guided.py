@@ -58,7 +58,7 @@ def read_lexicon(tokenizer: Tokenizer, width: int) -> Lexicon:
         made = from_tokenizer(tokenizer.backend, n_vocab=width, eos_token=sorted(tokenizer.eos))
         read = made.decode_bytes(list(tokenizer.encode(SAMPLE)))
     except (ValueError, AttributeError) as error:
-        raise TokenizerUnusable(_first_line(str(error))) from error
+        raise TokenizerUnusable(_reason(str(error))) from error
     if read.decode(errors="replace").removeprefix(" ") != SAMPLE:
         raise TokenizerUnusable("its tokens do not spell the text they were made of")
     return Lexicon(made, tuple(sorted(tokenizer.eos)), tokenizer.special_texts)
@@ -101,7 +101,7 @@ class MatcherGuide:
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            raise Stuck(_first_line(self._matcher.get_error()))
+            raise Stuck(_reason(self._matcher.get_error()))
 
 
 class CompiledGrammar:
@@ -127,7 +127,7 @@ class CompiledGrammar:
     def objection(self) -> str | None:
         """Why nothing can be said under it; also makes the first mask, which is the slowest."""
         if self._shared.is_error():
-            return _first_line(self._shared.get_error())
+            return _reason(self._shared.get_error())
         try:
             self.begin().allowed()
         except Stuck as stuck:
@@ -156,6 +156,9 @@ def _one_of(choices: Sequence[str]) -> str:
     return "start: CHOICE\nCHOICE: " + " | ".join(json.dumps(each) for each in choices)
 
 
-def _first_line(text: str) -> str:
-    line = (text.strip().splitlines() or ["unknown reason"])[0][:200]
-    return "it is too complex" if line.startswith("panic") else line
+def _reason(text: str) -> str:
+    """One line of what llguidance says; of a pattern's error, which is drawn over several, first and last."""
+    lines = [line for line in text.strip().splitlines() if line and not line.startswith("<")]
+    if not lines or lines[0].startswith("panic"):
+        return "it is too complex"
+    return (f"{lines[0]} {lines[-1]}" if lines[0].endswith(":") else lines[0])[:200]

@@ -39,7 +39,9 @@ class SchemaRefused(ValueError):
 
 def checked_schema(schema: object) -> str:
     """The schema as JSON text, without annotations, its keys in their order. Raises SchemaRefused."""
-    if not isinstance(schema, dict | bool):
+    if schema is True:
+        schema = {}
+    if not isinstance(schema, dict):
         raise SchemaRefused(["#: must be a JSON object"])
     check = _Check()
     bare = check.schema(schema, ())
