@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jsonschema
@@ -126,6 +126,7 @@ class Demo:
     engine: Engine
     tokenizer: Tokenizer
     lexicon: Lexicon
+    grammars: dict[str, Grammar] = field(default_factory=dict)
 
     def request(
         self, name: str, number: int, mix: Mix, form: object = None, temperature: float = 1.0
@@ -139,7 +140,10 @@ class Demo:
         if form is None:
             return None
         make = Constraint.choice if isinstance(form, list) else Constraint.json_schema
-        return grammar_for(make(form), self.lexicon)  # type: ignore[arg-type]
+        key = json.dumps(form)
+        if key not in self.grammars:
+            self.grammars[key] = grammar_for(make(form), self.lexicon)  # type: ignore[arg-type]
+        return self.grammars[key]
 
     def answers(self, requests: Iterable[Request]) -> dict[str, tuple[list[int], str, FinishReason]]:
         found = complete(self.engine, requests)
