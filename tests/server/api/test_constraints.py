@@ -234,7 +234,7 @@ def test_hostile_schemas_are_quickly_refused_while_others_are_served(client: Tes
             "/v1/chat/completions", content=raw, headers={"content-type": "application/json"}
         )
         assert answer.status_code in (400, 413), name
-        assert time.monotonic() - began < 3.0, name
+        assert time.monotonic() - began < 5.0, name
     assert said(post(client, "/v1/chat/completions", good)) == expected
 
 

@@ -23,6 +23,7 @@ from lorikeet_server.engine.roster import Vocabulary
 from lorikeet_server.engine.tokenizer import Tokenizer, load_tokenizer
 from lorikeet_server.stock import DEMO_ADAPTERS
 from tests.server.engine.test_exactness import read_adapter
+from tests.tiny import VOCABULARY, make_tokenizer
 
 TICKET: dict[str, Any] = {
     "type": "object",
@@ -83,6 +84,11 @@ def demo_lexicon() -> tuple[Tokenizer, Lexicon]:
     return tokenizer, read_lexicon(tokenizer, 1024)
 
 
+def tiny_lexicon() -> Lexicon:
+    """One token a byte."""
+    return read_lexicon(Tokenizer(make_tokenizer(), frozenset({256})), VOCABULARY)
+
+
 def grammar_for(constraint: Constraint, lexicon: Lexicon) -> Grammar:
     made = compile_constraint(constraint, lexicon)
     assert not isinstance(made, Refusal), made
@@ -109,6 +115,16 @@ def wander(guide: Guide, ends: tuple[int, ...], seed: int, most: int = 300) -> l
         tokens.append(int(chance.choice(choosable[~np.isin(choosable, ends)])))
         guide.accept(tokens[-1])
     return None
+
+
+def follow(grammar: Grammar, text: str, lexicon: Lexicon) -> bool:
+    """Whether the grammar lets this text through to its end, one token of the vocabulary after another."""
+    guide = grammar.begin()
+    for token in lexicon.tokenizer.tokenize_str(text):
+        if token not in allowed(guide):
+            return False
+        guide.accept(token)
+    return bool(set(lexicon.ends) & set(allowed(guide).tolist()))
 
 
 def check_answer(text: str, form: object) -> None:
