@@ -24,6 +24,8 @@ from lorikeet_server.api.services import ModelCard, Services
 from lorikeet_server.bridge import Bridge
 from lorikeet_server.config import ModelConfig, ServerConfig
 from lorikeet_server.engine.engine import Engine
+from lorikeet_server.engine.grammars import Grammars
+from lorikeet_server.engine.guided import read_lexicon
 from lorikeet_server.engine.prefix_index import BLOCK
 from lorikeet_server.engine.roster import Vocabulary
 from lorikeet_server.engine.selftest import SelfTest, self_test
@@ -39,6 +41,7 @@ class House:
     registry: Registry
     bridge: Bridge
     services: Services
+    grammars: Grammars
 
 
 def assemble(config: ServerConfig, store: Store, wanted: Mapping[str, Path]) -> House:
@@ -76,6 +79,7 @@ def assemble(config: ServerConfig, store: Store, wanted: Mapping[str, Path]) -> 
     warn_of_hidden(registry)
     metrics = Metrics(engine.read_stats, base.quantization)
     bridge = Bridge(engine, merges, config.http.max_open_requests, metrics.observe)
+    grammars = make_grammars(base, tokenizer)
     services = Services(
         requests=bridge,
         registry=registry,
@@ -88,8 +92,15 @@ def assemble(config: ServerConfig, store: Store, wanted: Mapping[str, Path]) -> 
         intake=store.intake,
         composer=composer,
         merges=merges,
+        grammars=grammars,
     )
-    return House(registry, bridge, services)
+    return House(registry, bridge, services, grammars)
+
+
+def make_grammars(base: BaseModel, tokenizer: Tokenizer) -> Grammars:
+    """Compiles what answers are held to; reads the vocabulary on a thread of its own."""
+    width = base.model.config.get_text_config().vocab_size
+    return Grammars(lambda: read_lexicon(tokenizer, width))
 
 
 def make_engine(

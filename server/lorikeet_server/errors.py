@@ -3,7 +3,8 @@
     LorikeetError                     (lorikeet_adapters.errors)
     └── RequestError
         ├── RequestRefused            the body cannot be served as written; `param` names the field
-        │   └── ContextTooLong        the prompt leaves no room to generate
+        │   ├── ContextTooLong        the prompt leaves no room to generate
+        │   └── ConstraintRefused     a schema or choice that no answer can be held to
         ├── BodyTooLarge              more bytes than the server reads
         ├── BodyTooSlow               nothing of the body came for too long
         ├── KeyReused                 an Idempotency-Key that was sent with another request
@@ -45,6 +46,10 @@ class RequestRefused(RequestError):
 
 class ContextTooLong(RequestRefused):
     """The prompt leaves no room to generate."""
+
+
+class ConstraintRefused(RequestRefused):
+    """No answer can be held to the schema or the choice that was sent."""
 
 
 class BodyTooLarge(RequestError):
@@ -133,6 +138,7 @@ TABLE: dict[type[LorikeetError], HttpError] = {
     RequestError: HttpError(500, "server_error", "internal_error", "incomplete_generation"),
     RequestRefused: HttpError(400, INVALID, "invalid_request"),
     ContextTooLong: HttpError(400, INVALID, "context_length_exceeded"),
+    ConstraintRefused: HttpError(400, INVALID, "invalid_constraint"),
     KeyReused: HttpError(422, INVALID, "idempotency_key_reused"),
     BodyTooLarge: HttpError(413, INVALID, "body_too_large"),
     BodyTooSlow: HttpError(408, INVALID, "body_too_slow"),
@@ -160,6 +166,7 @@ def http_error(error: LorikeetError) -> HttpError:
 FAILURES: dict[str, type[RequestError]] = {
     "context_length_exceeded": ContextTooLong,
     "unknown_token": RequestRefused,
+    "constraint_failed": ConstraintRefused,
     "adapter_refused": MixUnusable,
     "mix_too_large": MixUnusable,
     "dora_not_blendable": MixUnusable,

@@ -91,6 +91,7 @@ def _serve(
 
     app = create_app(house.services, lifespan)
     serve_until_stopped(app, listener, house.bridge, config.http.drain_seconds)
+    house.grammars.close()
     house.registry.close()
 
 

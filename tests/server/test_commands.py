@@ -21,6 +21,7 @@ from lorikeet_adapters.store import Store
 from lorikeet_server.cli import main
 from tests.server.process import ServerProcess, lorikeet
 from tests.server.world import BASE, World
+from tests.tiny import save_adapter
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -295,11 +296,14 @@ def test_upkeep_through_the_server_and_on_the_folder(
     run: Run, process: ServerProcess, world: World, tmp_path: Path
 ) -> None:
     """The same words do the same to a running server and to a data folder."""
-    with Store(tmp_path) as store:
+    data = tmp_path / "data"
+    with Store(data) as store:
         store.notes.remember_base(ServedBase(str(world.base), "tiny"))
-    for where in (("--url", process.url), ("--data-dir", tmp_path)):
-        for folder in ("formal", "friendly"):
-            assert run("add", world.adapters[folder], "--name", "cared-for", "--replace", *where)[0] == 0
+    # Files that no other name has, or nothing would come free on the disk.
+    folders = [save_adapter(world.base, tmp_path / f"own-{seed}", rank=2, seed=seed) for seed in (71, 72)]
+    for where in (("--url", process.url), ("--data-dir", data)):
+        for folder in folders:
+            assert run("add", folder, "--name", "cared-for", "--replace", *where)[0] == 0
         new, old = said(run, "show", "cared-for", *where)["generations"]
         assert run("rollback", "cared-for", *where) == (0, f"cared-for  generation {old[:12]}\n", "")
         assert said(run, "rollback", "cared-for", new[:6], *where)["generation"] == new

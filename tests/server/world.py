@@ -24,7 +24,7 @@ from lorikeet_adapters.source import open_folder
 from lorikeet_adapters.store import Store
 from lorikeet_server.api.app import create_app
 from lorikeet_server.api.services import ModelCard, Services
-from lorikeet_server.assembly import make_engine
+from lorikeet_server.assembly import make_engine, make_grammars
 from lorikeet_server.bridge import Bridge
 from lorikeet_server.config import HttpConfig, ServerConfig
 from lorikeet_server.engine.config import EngineConfig
@@ -109,6 +109,7 @@ def make_server(
         made = make_engine(config, base, tokenizer, registry, merges)
         metrics = Metrics(lambda: made.stats, "fp32")
         bridge = Bridge(made, merges, http.max_open_requests, metrics.observe)
+        grammars = make_grammars(base, tokenizer)
         services = Services(
             requests=bridge,
             registry=registry,
@@ -121,8 +122,10 @@ def make_server(
             intake=store.intake,
             composer=composer,
             merges=merges,
+            grammars=grammars,
         )
         yield Server(create_app(services, lifespan_of(bridge)), services, bridge, made, registry)
+        grammars.close()
         registry.close()
         made.runner.rank_rows.detach()
 

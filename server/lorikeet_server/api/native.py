@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from lorikeet_server.api import sse
 from lorikeet_server.api.body import read_body
+from lorikeet_server.api.constraints import compiled
 from lorikeet_server.api.envelope import native_envelope
 from lorikeet_server.api.logprobs import native_prefill, native_token
 from lorikeet_server.api.mixes import generation_header, lease_mix
@@ -75,8 +76,10 @@ async def _submit(services: Services, body: GenerateBody) -> tuple[Sequence[Requ
     max_tokens = room(services, prompt, parameters.max_new_tokens, "inputs")
     check_width(services, 1, parameters.best_of, "parameters.best_of")
     samplings = parameters.samplings(max_tokens)
+    contradiction = "parameters.ignore_eos_token" if parameters.ignore_eos_token else ""
+    grammar = await compiled(services, parameters.asked(), contradiction)
     mix = lease_mix(services, parameters.adapter_id, parameters, len(samplings))
-    requests = [make_request(prompt, sampling, mix) for sampling in samplings]
+    requests = [make_request(prompt, sampling, mix, grammar) for sampling in samplings]
     return requests, services.requests.submit(requests)
 
 

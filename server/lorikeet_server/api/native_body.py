@@ -10,6 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from lorikeet_server.api.body import Body
+from lorikeet_server.api.constraints import NativeConstraintFields
 from lorikeet_server.api.mix_body import MixFields
 from lorikeet_server.api.seeds import choice_seed
 from lorikeet_server.api.wire import (
@@ -26,7 +27,7 @@ from lorikeet_server.api.wire import (
 from lorikeet_server.engine.request import Sampling
 
 
-class Parameters(MixFields):
+class Parameters(MixFields, NativeConstraintFields):
     """Sampling happens when `do_sample` is true or any of temperature, top_k, top_p, typical_p asks for it, as in TGI."""
 
     NEUTRAL: ClassVar[dict[str, tuple[Any, ...]]] = {

@@ -16,6 +16,7 @@ from lorikeet_server.api.body import read_body
 from lorikeet_server.api.chat_body import ChatBody
 from lorikeet_server.api.choice import CHAT, TEXT, ChatChoice, Prompt, TextChoice
 from lorikeet_server.api.completion_body import CompletionBody, TokenIds
+from lorikeet_server.api.constraints import compiled
 from lorikeet_server.api.envelope import openai_envelope
 from lorikeet_server.api.mixes import generation_header, lease_mix, mix_field
 from lorikeet_server.api.run import check_width, collect, make_request, room, unless_gone
@@ -55,8 +56,9 @@ async def _answer(http: HttpRequest, job: Job) -> Response:
     check_width(services, len(job.prompts), body.answers, "best_of" if body.answers > body.n else "n")
     check_tokens(services, body.logit_bias)
     samplings = job.samplings()
+    grammar = await compiled(services, body.asked(), body.contradiction)
     mix = lease_mix(services, body.model, body, len(samplings), user=body.user)
-    requests = [make_request(prompt.ids, sampling, mix) for prompt, sampling in samplings]
+    requests = [make_request(prompt.ids, sampling, mix, grammar) for prompt, sampling in samplings]
     streams = services.requests.submit(requests)
     headers = generation_header(mix)
     if body.stream:

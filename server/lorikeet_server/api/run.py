@@ -13,6 +13,7 @@ from starlette.requests import Request as HttpRequest
 
 from lorikeet_adapters.mix import Mix
 from lorikeet_server.api.services import Events, Services
+from lorikeet_server.engine.constraint import Grammar
 from lorikeet_server.engine.request import (
     Event,
     Finished,
@@ -51,8 +52,10 @@ class ClientGone(Exception):
     """The client left before the answer was ready; there is nobody to answer."""
 
 
-def make_request(prompt: Sequence[int], sampling: Sampling, mix: Mix) -> Request:
-    return Request(uuid.uuid4().hex, tuple(prompt), sampling, mix)
+def make_request(
+    prompt: Sequence[int], sampling: Sampling, mix: Mix, grammar: Grammar | None = None
+) -> Request:
+    return Request(uuid.uuid4().hex, tuple(prompt), sampling, mix, grammar=grammar)
 
 
 def room(services: Services, prompt: Sequence[int], wanted: int | None, field: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -13,6 +14,7 @@ from lorikeet_adapters.recipe import Recipe
 from lorikeet_adapters.record import AdapterRecord
 from lorikeet_adapters.registry import Registry
 from lorikeet_server.config import HttpConfig
+from lorikeet_server.engine.constraint import Constraint, Grammar, Refusal
 from lorikeet_server.engine.request import Event, Request
 from lorikeet_server.engine.stats import EngineStats
 from lorikeet_server.metrics import Metrics
@@ -73,6 +75,12 @@ class Merging(Protocol):
     ) -> Mix: ...
 
 
+class Compiling(Protocol):
+    """Makes grammars of constraints (`Grammars`)."""
+
+    def compile(self, constraint: Constraint) -> Future[Grammar | Refusal] | None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class ModelCard:
     """What is resident, as GET /info says it."""
@@ -104,3 +112,4 @@ class Services:
     intake: Intake
     composer: Composing
     merges: Merging
+    grammars: Compiling

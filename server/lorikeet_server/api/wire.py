@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from lorikeet_server.api.body import Body
+from lorikeet_server.api.constraints import ConstraintFields
 from lorikeet_server.api.mix_body import MixFields
 from lorikeet_server.api.seeds import choice_seed
 from lorikeet_server.engine.request import Sampling
@@ -48,12 +49,11 @@ class StreamOptions(Body):
     include_usage: bool = False
 
 
-class GenerationBody(MixFields):
+class GenerationBody(MixFields, ConstraintFields):
     """Fields that chat and plain completions share."""
 
     NEUTRAL: ClassVar[dict[str, tuple[Any, ...]]] = {
         "suffix": ("",),
-        "response_format": ({"type": "text"},),
         "tools": ([],),
         "tool_choice": ("none", "auto"),
     }
@@ -107,6 +107,13 @@ class GenerationBody(MixFields):
         if value is not None and others.data.get("stream"):
             raise PydanticCustomError("stream", "are not told in a stream; send stream: false")
         return value
+
+    @property
+    def contradiction(self) -> str:
+        """A field that cannot go with a form: its end is the end of the answer, no sooner and no later."""
+        if self.ignore_eos:
+            return "ignore_eos"
+        return "min_tokens" if self.min_tokens else ""
 
     def samplings(self, max_tokens: int) -> list[Sampling]:
         """One for each answer to a prompt; the first has the seed itself. Raises RequestRefused."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lorikeet_server.engine.request import Request, Score, Top
+from lorikeet_server.engine.request import Failure, Request, Score, Top
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +85,16 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """A row's next token; `token` is None when its logits were not finite. `prompt` comes with the first."""
+    """A row's next token; `token` is None when its logits were not finite, or for the reason `failure` gives.
+
+    `prompt` comes with the first.
+    """
 
     token: int | None
     logprob: float
     top: Top = ()
     prompt: tuple[Score, ...] | None = None
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True, slots=True)

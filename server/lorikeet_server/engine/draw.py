@@ -12,12 +12,14 @@ from lorikeet_server.engine.request import Request, Sampling
 class Draw:
     """The row of `request`, whose generated token number `index` is to be chosen.
 
-    `generated` are the `index` tokens before it, where its sampling looks back on them.
+    `generated` are the `index` tokens before it, where its sampling looks back on them; `allowed` is the
+    mask of its guide, a bit for each token, where it has one.
     """
 
     request: Request
     index: int
     generated: tuple[int, ...] = ()
+    allowed: bytes | None = None
 
     @property
     def sampling(self) -> Sampling:

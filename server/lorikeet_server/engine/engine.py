@@ -251,7 +251,8 @@ class Engine:
 
     def _advance(self, request_id: str, sampled: Sampled) -> list[Event]:
         if sampled.token is None:
-            return [self._end(request_id, Ending(RequestEvent.FAIL), NON_FINITE)]
+            failure = sampled.failure or NON_FINITE
+            return [self._end(request_id, Ending(RequestEvent.FAIL), failure)]
         self._scheduler.append(request_id, sampled.token)
         events, ending = self._roster.push(request_id, sampled)
         return [*events] if ending is None else [*events, self._end(request_id, ending)]
@@ -268,6 +269,7 @@ class Engine:
 
     def _end(self, request_id: str, ending: Ending, failure: Failure | None = None) -> Event:
         state = self._scheduler.finish(request_id, ending.event)
+        self.runner.guides.drop(request_id)
         return self._roster.leave(request_id, FINISH_REASONS[state], ending, failure)
 
     def _abort_all(self) -> list[Event]:

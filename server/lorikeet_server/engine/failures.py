@@ -40,6 +40,11 @@ def unknown_token(token: int, size: int) -> Failure:
     return Failure("unknown_token", message)
 
 
+def constraint_failed(reason: str) -> Failure:
+    message = f"the answer could not be held to the form that was asked for: {reason}"
+    return Failure("constraint_failed", message)
+
+
 def is_out_of_memory(error: Exception) -> bool:
     """CUDA has a class of its own for it, the allocator of the CPU only a text."""
     return isinstance(error, MemoryError) or any(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from lorikeet_adapters.mix import BASE_MIX, Mix
+from lorikeet_server.engine.constraint import Grammar
 
 Top = tuple[tuple[int, float], ...]  # (token, log-probability), the most likely first
 
@@ -58,6 +59,7 @@ class Request:
 
     Tenants share the engine evenly; among the requests of one, a lower `priority` comes first. The
     deadlines are moments of time.monotonic(): the one for the start of its prefill, the other for its end.
+    A `grammar` says what form the answer has; when that is complete, only an end-of-turn token can follow.
     """
 
     id: str
@@ -68,6 +70,7 @@ class Request:
     priority: int = 0
     start_by: float = math.inf
     end_by: float = math.inf
+    grammar: Grammar | None = None
 
 
 class FinishReason(StrEnum):

@@ -21,6 +21,7 @@ from lorikeet_server.engine.batch import Batch, DecodeRow, PrefillChunk, Sampled
 from lorikeet_server.engine.draw import Draw
 from lorikeet_server.engine.failures import is_out_of_memory
 from lorikeet_server.engine.geometry import Geometry
+from lorikeet_server.engine.guides import Guides
 from lorikeet_server.engine.prefix_store import PrefixStore
 from lorikeet_server.engine.request import Request
 from lorikeet_server.engine.sampler import Sampler
@@ -53,6 +54,7 @@ class Runner:
         self._prefixes = PrefixStore()
         self._sampler = Sampler(eos)
         self._scorer = Scorer()
+        self.guides = Guides()
         self._order: list[str] = []  # request of each slot row
         self._prefilling: dict[str, DynamicCache] = {}
         self._host: dict[str, AdapterWeights] = {}
@@ -85,7 +87,7 @@ class Runner:
         self.move(batch)
         try:
             if batch.decode:
-                draws = [Draw(row.request, row.index + 1, row.generated) for row in batch.decode]
+                draws = [self._draw(row.request, row.index + 1, row.generated) for row in batch.decode]
                 sampled |= self._sample(self.decode(batch.decode), draws)
             for chunk in batch.prefill:
                 logits = self.prefill(chunk)
@@ -160,13 +162,16 @@ class Runner:
         predicted = torch.log_softmax(logits[len(prompt) - 1 : -1], -1)
         return predicted.gather(-1, tokens[0, len(prompt) :, None])[:, 0]
 
+    def _draw(self, request: Request, index: int, generated: tuple[int, ...]) -> Draw:
+        return Draw(request, index, generated, self.guides.allowed(request))
+
     def _sample(self, logits: torch.Tensor, draws: Sequence[Draw]) -> dict[str, Sampled]:
         rows = zip(draws, self._sampler.sample(logits, draws), strict=True)
-        return {draw.request.id: sampled for draw, sampled in rows}
+        return {draw.request.id: self.guides.follow(draw.request, sampled) for draw, sampled in rows}
 
     def _first(self, chunk: PrefillChunk, logits: torch.Tensor) -> dict[str, Sampled]:
         """The token after a prompt, with the prompt's scores where they are asked for."""
-        sampled = self._sample(logits, [Draw(chunk.request, chunk.index, chunk.generated)])
+        sampled = self._sample(logits, [self._draw(chunk.request, chunk.index, chunk.generated)])
         if not chunk.is_scored:
             return sampled
         scores = self._scorer.take(chunk.request.id)

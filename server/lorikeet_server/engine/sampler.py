@@ -1,6 +1,6 @@
 """From logits to the next token of every row, in one batch.
 
-A row's logits are shaped (shaping.py), then the best is taken or, where there is a temperature, one is
+What a row's guide forbids is masked (guides.py), its logits are shaped (shaping.py), then the best is taken or, where there is a temperature, one is
 drawn: the logits are divided by it, cut off (truncation.py), and the token is the first at which the
 cumulative distribution, in the order of the ids, exceeds the row's random number. What is told of the
 tokens' likelihood is the model's own, before all that. A row pays for the options it has: a greedy
@@ -15,6 +15,7 @@ import torch
 
 from lorikeet_server.engine.batch import Sampled
 from lorikeet_server.engine.draw import Draw, uniform
+from lorikeet_server.engine.guides import masked
 from lorikeet_server.engine.history import Histories
 from lorikeet_server.engine.request import Top
 from lorikeet_server.engine.shaping import shaped
@@ -56,7 +57,8 @@ class Sampler:
         self._histories.clear()
 
     def _choose(self, logits: torch.Tensor, draws: Sequence[Draw]) -> torch.Tensor:
-        scores = shaped(logits, draws, self._histories, self._eos)
+        scores = masked(logits, [draw.allowed for draw in draws])
+        scores = shaped(scores, draws, self._histories, self._eos)
         tokens = scores.argmax(-1)
         drawn = [row for row, draw in enumerate(draws) if draw.sampling.temperature > 0]
         if drawn:

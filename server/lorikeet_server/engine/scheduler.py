@@ -67,9 +67,8 @@ class Scheduler:
         """Take a request in; its adapters' loads start with the next step."""
         self._arrivals += 1
         entry = Entry(request, RequestState.WAITING_ADAPTER, self._arrivals)
-        if (
-            self._prefixes.blocks and request.sampling.prompt_logprobs is None
-        ):  # that needs every token computed
+        scored = request.sampling.prompt_logprobs is not None  # every token of its prompt must be computed
+        if self._prefixes.blocks and not scored:
             entry.prefix = block_keys(request)
         self._entries[request.id] = entry
         self._fairness.arrive(entry.tenant)

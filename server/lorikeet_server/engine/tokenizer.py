@@ -24,6 +24,17 @@ class Tokenizer:
         self._is_byte_level = '"ByteLevel"' in _decoder_of(tokenizer)
 
     @property
+    def backend(self) -> PreTrainedTokenizerBase:
+        """For libraries that read the vocabulary themselves."""
+        return self._tokenizer
+
+    @property
+    def special_texts(self) -> tuple[str, ...]:
+        """What encoding turns into one special token wherever it stands in a text."""
+        added = self._tokenizer.added_tokens_decoder.values()
+        return tuple(token.content for token in added if token.special)
+
+    @property
     def has_template(self) -> bool:
         return bool(self._tokenizer.chat_template)
 
