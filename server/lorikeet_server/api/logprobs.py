@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lorikeet_server.api.services import TextCodec
-from lorikeet_server.engine.detokenise import IncrementalText
+from lorikeet_server.engine.detokenise import Characters
 from lorikeet_server.engine.request import Score, Token, Top
 
 
@@ -35,7 +35,7 @@ class TextLogprobs:
     def __init__(self, text: TextCodec, offset: int = 0) -> None:
         self._text = text
         self._offset = offset
-        self._said = IncrementalText(text.decode)
+        self._said = Characters(text.decode)
 
     def spell(self, tokens: Sequence[Token | Score]) -> dict[str, Any]:
         return {
@@ -58,7 +58,7 @@ class TextLogprobs:
 
     def _next(self, token: int) -> int:
         at = self._offset
-        self._offset += len(self._said.push(token)[0])
+        self._offset += len(self._said.push(token))
         return at
 
     def _spelled(self, token: int) -> str:
