@@ -14,6 +14,7 @@ from typing import Any, NoReturn, TypeVar
 from lorikeet_adapters.errors import AdapterRefused
 from lorikeet_adapters.fields import judge, shown, shown_name
 from lorikeet_adapters.finding import Finding
+from lorikeet_adapters.reach import EVERYWHERE, Reach, read_reach
 
 T = TypeVar("T")
 
@@ -35,6 +36,7 @@ class AdapterSpec:
     dora: bool = False
     lora_bias: bool = False
     trains_biases: bool = False  # `bias` all or lora_only: the file may hold trained biases of the base
+    reach: Reach = EVERYWHERE
 
     def rank_of(self, module: str) -> int:
         return _first_match(self.rank_pattern, module, self.rank)
@@ -77,6 +79,7 @@ def read_spec(text: bytes) -> tuple[AdapterSpec, tuple[Finding, ...]]:
         dora=reader.flag("use_dora"),
         lora_bias=reader.flag("lora_bias"),
         trains_biases=reader.choice("bias", BIASES) != "none",
+        reach=read_reach(config),
     )
     if spec.dora and spec.lora_bias:
         message = "use_dora and lora_bias exclude each other, in PEFT as here"

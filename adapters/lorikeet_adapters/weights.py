@@ -20,6 +20,7 @@ from lorikeet_adapters.tensors import SAVE_AGAIN, Part, Parts, read_parts
 # A trained adapter stays far below; anything above is a broken file or an attempt to poison a batch.
 LARGEST_PLAUSIBLE = 1e4
 OTHER_BASE = "register the adapter on the base it was trained on"
+NOT_LORA = frozenset({Part.BIAS, Part.COPY})  # what PEFT saves of modules that it does not adapt
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,7 @@ def load_weights(path: Path, spec: AdapterSpec, outline: Outline, dtype: torch.d
     """Read, check and convert. Raises AdapterRefused with every reason at once."""
     parts, findings = read_parts(path)
     findings += [each for module in sorted(parts) for each in _misfits(module, parts[module], spec, outline)]
+    findings += spec.reach.judge(module for module, own in parts.items() if own.keys() - NOT_LORA)
     if not findings and not any(Part.B in each or Part.EMBEDDING_B in each for each in parts.values()):
         findings.append(Finding("no_tensors", "adapter_model.safetensors holds no LoRA tensor", SAVE_AGAIN))
     if findings:
