@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from lorikeet_adapters.errors import AliasRefused, GenerationNotFound
-from lorikeet_server.desk import Desk, open_desk
+from lorikeet_adapters.errors import AliasRefused, GenerationNotFound, RefusedError
+from lorikeet_server.desk import Desk, Wire, open_desk
 from lorikeet_server.flags import DATA_DIR, DataDir, Json, Url
 
 upkeep = typer.Typer()
@@ -54,15 +54,21 @@ def history(name: str, data_dir: DataDir = DATA_DIR, url: Url = "", as_json: Jso
 @upkeep.command()
 def rollback(
     name: str,
-    generation: Annotated[str, typer.Argument(help="Its first digits; default: the one before.")] = "",
+    generation: Annotated[str, typer.Argument(help="Its first digits; default: the next older one.")] = "",
     data_dir: DataDir = DATA_DIR,
     url: Url = "",
     as_json: Json = False,
 ) -> None:
     """Make a name mean one of its former generations again."""
     with open_desk(url, data_dir) as desk:
-        record = desk.activate(name, _pick(name, desk.record(name)["generations"], generation))
-    typer.echo(json.dumps(record) if as_json else f"{name}  generation {record['generation'][:SHORT]}")
+        before = desk.record(name)
+        kept = before["generations"]
+        wanted = _pick(name, kept, generation) if generation else _older(before, desk.history(name))
+        record = desk.activate(name, wanted)
+    if as_json:
+        typer.echo(json.dumps(record))
+    else:
+        typer.echo(f"{name}  generation {wanted[:SHORT]}, was {before['generation'][:SHORT]}")
 
 
 @upkeep.command()
@@ -121,11 +127,27 @@ def _target(text: str, known: dict[str, list[str]]) -> dict[str, Any]:
 
 
 def _pick(name: str, generations: list[str], digits: str) -> str:
-    """The one generation that starts with these digits; without digits the one before the current."""
-    found = [each for each in generations if each.startswith(digits)] if digits else generations[1:2]
+    """The one generation that starts with these digits."""
+    found = [each for each in generations if each.startswith(digits)]
     if len(found) != 1:
-        raise GenerationNotFound(name, digits or "before this one")
+        raise GenerationNotFound(name, digits)
     return found[0]
+
+
+def _older(record: Wire, events: list[Wire]) -> str:
+    """The generation that came in before the present one: going back twice goes back further.
+
+    `events` are the name's history, the newest first.
+    """
+    arrived = [each["generation"] for each in events if each["event"] in ("registered", "replaced")]
+    own = arrived.index(record["generation"]) if record["generation"] in arrived else len(arrived)
+    older = [each for each in arrived[own + 1 :] if each in record["generations"]]
+    if not older:
+        raise RefusedError(
+            f"`{record['id']}` has no generation older than {record['generation'][:SHORT]}; "
+            f"`lorikeet adapters history {record['id']}` lists what is kept"
+        )
+    return str(older[0])
 
 
 def _subject(each: dict[str, Any]) -> str:

@@ -305,7 +305,8 @@ def test_upkeep_through_the_server_and_on_the_folder(
         for folder in folders:
             assert run("add", folder, "--name", "cared-for", "--replace", *where)[0] == 0
         new, old = said(run, "show", "cared-for", *where)["generations"]
-        assert run("rollback", "cared-for", *where) == (0, f"cared-for  generation {old[:12]}\n", "")
+        told = f"cared-for  generation {old[:12]}, was {new[:12]}\n"
+        assert run("rollback", "cared-for", *where) == (0, told, "")
         assert said(run, "rollback", "cared-for", new[:6], *where)["generation"] == new
         events = said(run, "history", "cared-for", *where)
         assert [each["event"] for each in events] == ["activated", "rolled_back", "replaced", "registered"]
@@ -333,6 +334,21 @@ def test_upkeep_through_the_server_and_on_the_folder(
         assert answer["freed"]["disk"] > 0
 
 
+def test_going_back_twice_goes_back_further_and_not_forth(run: Run, world: World, tmp_path: Path) -> None:
+    with Store(tmp_path / "data") as store:
+        store.notes.remember_base(ServedBase(str(world.base), "tiny"))
+    where = ("--data-dir", tmp_path / "data")
+    generations = []
+    for folder in world.adapters.values():
+        assert run("add", folder, "--name", "support", "--replace", *where)[0] == 0
+        generations.append(said(run, "show", "support", *where)["generation"])
+    first, second, _ = generations
+    assert said(run, "rollback", "support", *where)["generation"] == second
+    assert said(run, "rollback", "support", *where)["generation"] == first
+    code, _, err = run("rollback", "support", *where)
+    assert (code, "no generation older than" in err) == (1, True)
+
+
 def said(run: Run, *words: object) -> Any:
     code, out, err = run(*words, "--json")
     assert (code, err) == (0, "")
@@ -347,7 +363,7 @@ def test_what_upkeep_refuses_is_one_line(run: Run, tmp_path: Path, world: World)
     for words, reason in {
         ("show", "nobody"): "does not exist",
         ("history", "nobody"): "does not exist",
-        ("rollback", "a"): "no generation 'before this one'",
+        ("rollback", "a"): "no generation older than",
         ("rollback", "a", "ffffffffffff"): "no generation",
         ("pin", "nobody"): "does not exist",
         ("alias", "x", "--to", "nobody"): "does not exist",
