@@ -53,8 +53,9 @@ async def completions(http: HttpRequest) -> Response:
 async def _answer(http: HttpRequest, job: Job) -> Response:
     services: Services = http.app.state.services
     body = job.body
-    check_width(services, len(job.prompts), body.answers, "best_of" if body.answers > body.n else "n")
-    check_tokens(services, body.logit_bias)
+    at_fault = "prompt" if body.answers == 1 else "n" if body.answers == body.n else "best_of"
+    check_width(services, len(job.prompts), body.answers, at_fault)
+    _check_bias(services, body.logit_bias)
     samplings = job.samplings()
     grammar = await compiled(services, body.asked(), body.contradiction)
     mix = lease_mix(services, body.model, body, len(samplings), user=body.user)
@@ -67,7 +68,7 @@ async def _answer(http: HttpRequest, job: Job) -> Response:
     return JSONResponse(whole(job, requests, answers), headers=headers)
 
 
-def check_tokens(services: Services, bias: Mapping[str, float]) -> None:
+def _check_bias(services: Services, bias: Mapping[str, float]) -> None:
     """Raises RequestRefused for a token the base does not have."""
     beyond = [token for token in bias if int(token) >= services.model.vocabulary]
     if beyond:

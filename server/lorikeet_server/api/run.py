@@ -75,9 +75,8 @@ def check_width(services: Services, prompts: int, answers: int, field: str) -> N
     """Raises RequestRefused, naming `field`, when one body asks for more than could ever run at once."""
     most = min(MAX_WIDTH, services.http.max_open_requests)
     if prompts * answers > most:
-        asked = f"{answers} answers" if prompts == 1 else f"{answers} answers to each of {prompts} prompts"
         raise RequestRefused(
-            f"{field}: {asked} are {prompts * answers}, one request may ask for {most}; send several",
+            f"{field}: prompts times answers is {prompts} x {answers}, one request may ask for {most}; send several",
             param=field,
         )
 

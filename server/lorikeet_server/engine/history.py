@@ -16,8 +16,8 @@ class History:
     """
 
     def __init__(self, prompt: Sequence[int], like: torch.Tensor) -> None:
-        self._size = like.shape[-1]
-        known = dict.fromkeys(token for token in prompt if token < self._size)
+        self._known = range(like.shape[-1])
+        known = dict.fromkeys(token for token in prompt if token in self._known)
         self._place = {token: place for place, token in enumerate(known)}
         self._folded = 0  # tokens of the answer that are in
         self.ids = torch.tensor(list(known), dtype=torch.long, device=like.device)
@@ -25,7 +25,7 @@ class History:
 
     def fold(self, generated: Sequence[int]) -> None:
         """Take in what is new of the answer."""
-        tokens = [token for token in generated[self._folded :] if token < self._size]
+        tokens = [token for token in generated[self._folded :] if token in self._known]
         self._folded = len(generated)
         new = [token for token in dict.fromkeys(tokens) if token not in self._place]
         if new:

@@ -45,9 +45,9 @@ def _rows(draws: Sequence[Draw], wants: Callable[[Draw], bool]) -> list[int]:
 
 
 def _bias(scores: torch.Tensor, rows: Sequence[int], draws: Sequence[Draw]) -> None:
-    size = scores.shape[-1]
+    known = range(scores.shape[-1])
     terms = [
-        (row, token, bias) for row in rows for token, bias in draws[row].sampling.logit_bias if token < size
+        (row, token, bias) for row in rows for token, bias in draws[row].sampling.logit_bias if token in known
     ]
     at = torch.tensor([term[:2] for term in terms], dtype=torch.long, device=scores.device).view(-1, 2)
     values = torch.tensor([bias for _, _, bias in terms], device=scores.device)
@@ -66,8 +66,8 @@ def _penalise(scores: torch.Tensor, rows: Sequence[int], draws: Sequence[Draw], 
 
 def _keep_open(scores: torch.Tensor, rows: Sequence[int], draws: Sequence[Draw], eos: frozenset[int]) -> None:
     """Rule out what ends a row, except where nothing else would be left."""
-    size = scores.shape[-1]
-    places = [(row, token) for row in rows for token in draws[row].sampling.ends(eos) if token < size]
+    known = range(scores.shape[-1])
+    places = [(row, token) for row in rows for token in draws[row].sampling.ends(eos) if token in known]
     row_of, ids = torch.tensor(places, dtype=torch.long, device=scores.device).view(-1, 2).unbind(1)
     before = scores[row_of, ids]
     scores[row_of, ids] = -torch.inf

@@ -185,6 +185,21 @@ def test_nearly_right_json_is_never_500(scripted: TestClient, call: str) -> None
     seed=st.integers(-(2**63), 2**63 - 1),
     stop=st.lists(st.text(min_size=1, max_size=3), max_size=2),
     ids=st.lists(st.integers(), max_size=2),
+    more=st.fixed_dictionaries(
+        {},
+        optional={
+            "min_p": st.floats(0, 1),
+            "typical_p": st.floats(0, 1, exclude_min=True),
+            "repetition_penalty": st.floats(0.01, 100),
+            "frequency_penalty": st.floats(-2, 2),
+            "presence_penalty": st.floats(-2, 2),
+            "logit_bias": st.dictionaries(st.integers(0, 319).map(str), st.floats(-100, 100), max_size=2),
+            "min_tokens": st.integers(0, 2),
+            "logprobs": st.integers(0, 20),
+            "prompt_logprobs": st.integers(0, 20),
+            "n": st.integers(1, 3),
+        },
+    ),
 )
 def test_no_accepted_sampling_ends_the_engine(
     client: TestClient,
@@ -194,8 +209,9 @@ def test_no_accepted_sampling_ends_the_engine(
     seed: int,
     stop: list[str],
     ids: list[int],
+    more: dict[str, Any],
 ) -> None:
-    fields = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "seed": seed}
+    fields = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "seed": seed, **more}
     body = {"model": "formal", "prompt": "Hi", "max_tokens": 2, "stop": stop, "stop_token_ids": ids, **fields}
     answer = client.post("/v1/completions", json=body)
     assert answer.status_code == 200, answer.text

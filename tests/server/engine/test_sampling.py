@@ -68,15 +68,8 @@ class Bench:
     ) -> None:
         decode = load_tokenizer(str(folder)).decode
         settings = EngineConfig(**{"max_slots": 4, "prefill_tokens": 11, "max_model_len": CONTEXT, **config})
-        huge = AdapterWeights(
-            {
-                name: ModuleRows(
-                    torch.full((1, shape.in_features), 3e38), torch.full((1, shape.out_features), 3e38)
-                )
-                for name, shape in base.linears.items()
-            }
-        )
-        self.engine = Engine(base, settings, Vocabulary(decode, eos), {"huge": huge}.__getitem__)
+        adapters = {"huge": huge(base), "huge in the middle": huge_in_the_middle()}
+        self.engine = Engine(base, settings, Vocabulary(decode, eos), adapters.__getitem__)
         self.events: list[Event] = []
 
     def run(self, *requests: Request) -> None:
@@ -105,6 +98,29 @@ class Bench:
             for event in self.events
             if isinstance(event, PromptScores) and event.request_id == request_id
         ]
+
+
+def huge(base: BaseModel) -> AdapterWeights:
+    """It makes every logit infinite or no number."""
+    return AdapterWeights(
+        {
+            name: ModuleRows(
+                torch.full((1, shape.in_features), 3e38), torch.full((1, shape.out_features), 3e38)
+            )
+            for name, shape in base.linears.items()
+        }
+    )
+
+
+@torch.no_grad()
+def huge_in_the_middle() -> AdapterWeights:
+    """On the head: its rows answer to the state at one place of PROMPT, and to that at its end not enough."""
+    model = make_model("llama")
+    states = model(torch.tensor([PROMPT]), output_hidden_states=True).hidden_states[-1][0]
+    keys = states / states.pow(2).sum(-1, keepdim=True)
+    place = int((keys @ states[-1]).abs().argmin())
+    assert float((keys @ states[-1]).abs()[place]) < 0.2
+    return AdapterWeights({"lm_head": ModuleRows(keys[place : place + 1] * 1e30, torch.full((1, 320), 1e9))})
 
 
 @pytest.fixture
@@ -248,12 +264,10 @@ def test_a_request_for_no_token_ends_with_its_prompt(bench: Bench) -> None:
     assert failure.code == "context_length_exceeded"
 
 
-def test_a_prompt_whose_scores_are_not_finite_fails_alone(bench: Bench) -> None:
-    scored = Sampling(3, prompt_logprobs=1)
-    bench.run(
-        Request("bad", PROMPT, scored, Mix.of([Term("huge", 1.0)])),
-        Request("good", PROMPT, scored),
-    )
+@pytest.mark.parametrize("adapter", ["huge", "huge in the middle"])
+def test_a_prompt_whose_scores_are_not_finite_fails_alone(bench: Bench, adapter: str) -> None:
+    scored, mix = Sampling(3, prompt_logprobs=1), Mix.of([Term(adapter, 1.0)])
+    bench.run(Request("bad", PROMPT, scored, mix), Request("good", PROMPT, scored))
     assert bench.ends()["bad"].failure == NON_FINITE
     assert not bench.scores("bad")
     assert bench.ends()["good"].failure is None

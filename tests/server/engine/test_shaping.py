@@ -88,7 +88,9 @@ def test_a_bias_is_added_as_transformers_adds_it(bias: dict[int, float]) -> None
 @pytest.mark.parametrize("ignore_eos", [False, True])
 def test_what_ends_an_answer_is_ruled_out_until_its_least_length(index: int, ignore_eos: bool) -> None:
     logits, stops = logits_of(2), {4, 7}
-    sampling = Sampling(9, min_tokens=3, stop_token_ids=frozenset({7, SIZE + 1}), ignore_eos=ignore_eos)
+    sampling = Sampling(
+        9, min_tokens=3, stop_token_ids=frozenset({7, SIZE, -1, -(10**30), 10**30}), ignore_eos=ignore_eos
+    )
     ours = shaped(logits, [row(sampling, index)], Histories(), frozenset({4}))
     banned = sorted(stops - {4} if ignore_eos else stops)
     theirs = MinNewTokensLengthLogitsProcessor(1, 3, banned)(torch.zeros(1, 1 + index).long(), logits)
