@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
-from tests.server.world import BASE, Server, World, client_of, post
+from lorikeet_server.api.app import create_app
+from tests.server.world import BASE, Exchange, Server, World, client_of, post
 from tests.tiny import save_adapter
 
 LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
@@ -146,3 +150,26 @@ def test_a_bad_adapter_is_a_422_with_the_reason_and_changes_nothing(
 
 def test_a_name_that_is_taken_by_the_base_is_a_conflict(running: TestClient) -> None:
     assert error(load(running, BASE))["code"] == 409
+
+
+@pytest.mark.parametrize("other", ["formal", "friendly"])
+def test_of_two_loads_at_once_one_is_too_late(server: Server, other: str) -> None:
+    """Both have found the name free before either takes it; the bytes may be the same or not."""
+    bodies = [{"lora_name": "fresh", "lora_path": path} for path in ("formal", other)]
+    exchanges = [Exchange(LOAD, json.dumps(body).encode()) for body in bodies]
+
+    async def race() -> None:
+        await asyncio.gather(*(each.run(server.app) for each in exchanges))
+
+    asyncio.run(race())
+    late = {each.status: each.body for each in exchanges}
+    assert late.keys() == {200, 400}
+    assert json.loads(late[400])["error"]["message"] == ALREADY
+
+
+def test_a_repository_needs_the_operators_leave(server: Server) -> None:
+    """With leave it is asked of the hub, which this test's settings keep offline."""
+    http = replace(server.services.http, allow_hub=True)
+    app = create_app(replace(server.services, http=http))
+    with client_of(app) as client:
+        assert error(load(client, path="org/name"))["code"] == 422
