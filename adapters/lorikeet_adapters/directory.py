@@ -53,6 +53,12 @@ class Directory:
         return frozenset(current | {each.generation for each in self._targets if each.generation})
 
     @cached_property
+    def holders(self) -> Mapping[str, str]:
+        """The name each generation belongs to: one that means it, else one that can go back to it."""
+        former = {each: name for name, stored in self.names.items() for each in stored.generations}
+        return former | {stored.generation: name for name, stored in self.names.items()}
+
+    @cached_property
     def kept(self) -> frozenset[str]:
         """Generations that some name has, or can go back to."""
         return frozenset(generation for stored in self.names.values() for generation in stored.generations)

@@ -86,6 +86,9 @@ class Registry:
     def is_name(self, name: str) -> bool:
         return name in self._usage.directory
 
+    def name_of(self, generation: str) -> str | None:
+        return self._usage.directory.holders.get(generation)
+
     def records(self) -> list[AdapterRecord]:
         return self._usage.records()
 

@@ -30,7 +30,7 @@ from lorikeet_server.engine.prefix_index import BLOCK
 from lorikeet_server.engine.roster import Vocabulary
 from lorikeet_server.engine.selftest import SelfTest, self_test
 from lorikeet_server.engine.tokenizer import Tokenizer, load_tokenizer
-from lorikeet_server.metrics import Metrics
+from lorikeet_server.metrics import LoadTimes, Metrics
 from lorikeet_server.stock import offer_embedded, register_wanted, warn_of_hidden
 
 
@@ -66,7 +66,8 @@ def assemble(config: ServerConfig, store: Store, wanted: Mapping[str, Path]) -> 
     )
     composer = Composer(registry, base.outline)
     merges = Merges(registry, composer)
-    engine = make_engine(config, base, tokenizer, registry, merges)
+    loads = LoadTimes()
+    engine = make_engine(config, base, tokenizer, registry, merges, loads=loads)
     store.notes.remember_base(
         ServedBase(
             config.model.source, base.name, base.quantization, base.fingerprint, config.keep_generations
@@ -77,7 +78,7 @@ def assemble(config: ServerConfig, store: Store, wanted: Mapping[str, Path]) -> 
         offer_embedded(registry, store)
     register_wanted(registry, wanted, store.intake, config.http.max_adapter_bytes)
     warn_of_hidden(registry)
-    metrics = Metrics(engine.read_stats, base.quantization)
+    metrics = Metrics(engine.read_stats, base.quantization, names=registry, loads=loads)
     bridge = Bridge(engine, merges, config.http.max_open_requests, metrics.observe)
     grammars = make_grammars(base, tokenizer)
     services = Services(
@@ -104,9 +105,15 @@ def make_grammars(base: BaseModel, tokenizer: Tokenizer) -> Grammars:
 
 
 def make_engine(
-    config: ServerConfig, base: BaseModel, tokenizer: Tokenizer, registry: Registry, merges: Merges
+    config: ServerConfig,
+    base: BaseModel,
+    tokenizer: Tokenizer,
+    registry: Registry,
+    merges: Merges,
+    *,
+    loads: LoadTimes | None = None,
 ) -> Engine:
-    """The engine, told by the registry and by the merges what it can forget."""
+    """The engine, told by the registry and by the merges what it can forget; `loads` times its loader."""
 
     def fetch(generation: str) -> AdapterWeights:
         if is_merge(generation):
@@ -114,7 +121,9 @@ def make_engine(
         found = registry.locate(generation)
         return load_weights(found.weights, found.spec, base.outline, base.compute_dtype)
 
-    engine = Engine(base, config.engine, Vocabulary(tokenizer.decode, tokenizer.eos), fetch)
+    engine = Engine(
+        base, config.engine, Vocabulary(tokenizer.decode, tokenizer.eos), (loads or LoadTimes()).timed(fetch)
+    )
     merges.retire = engine.retire
 
     def retire(generation: str) -> Future[Memory]:

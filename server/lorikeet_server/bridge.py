@@ -118,6 +118,10 @@ class Bridge:
         """The engine's step takes far too long; it may yet end."""
         return self.engine.hangs
 
+    def adapters_in_use(self) -> frozenset[str]:
+        """Generations that open requests name. Call on the loop."""
+        return frozenset(each for opened in self._open.values() for each in opened.request.mix.adapters)
+
     def submit(self, requests: Sequence[Request]) -> list[EventStream]:
         """Take over the caller's lease on each request's mix and stream its events.
 

@@ -4,7 +4,8 @@
     └── RequestError
         ├── RequestRefused            the body cannot be served as written; `param` names the field
         │   ├── ContextTooLong        the prompt leaves no room to generate
-        │   └── ConstraintRefused     a schema or choice that no answer can be held to
+        │   ├── ConstraintRefused     a schema or choice that no answer can be held to
+        │   └── SourceMissing         no adapter lies where the request says
         ├── BodyTooLarge              more bytes than the server reads
         ├── BodyTooSlow               nothing of the body came for too long
         ├── KeyReused                 an Idempotency-Key that was sent with another request
@@ -50,6 +51,10 @@ class ContextTooLong(RequestRefused):
 
 class ConstraintRefused(RequestRefused):
     """No answer can be held to the schema or the choice that was sent."""
+
+
+class SourceMissing(RequestRefused):
+    """No adapter lies where the request says."""
 
 
 class BodyTooLarge(RequestError):
@@ -139,6 +144,7 @@ TABLE: dict[type[LorikeetError], HttpError] = {
     RequestRefused: HttpError(400, INVALID, "invalid_request"),
     ContextTooLong: HttpError(400, INVALID, "context_length_exceeded"),
     ConstraintRefused: HttpError(400, INVALID, "invalid_constraint"),
+    SourceMissing: HttpError(404, INVALID, "source_not_found"),
     KeyReused: HttpError(422, INVALID, "idempotency_key_reused"),
     BodyTooLarge: HttpError(413, INVALID, "body_too_large"),
     BodyTooSlow: HttpError(408, INVALID, "body_too_slow"),

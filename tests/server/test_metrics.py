@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 
 import pytest
+from prometheus_client import Counter
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
@@ -13,7 +16,7 @@ from lorikeet_adapters.lifecycle import AdapterState
 from lorikeet_adapters.mix import Mix, Term
 from lorikeet_server.engine.request import Finished, FinishReason, Request, Sampling, Timing, Token
 from lorikeet_server.engine.stats import EngineStats
-from lorikeet_server.metrics import Metrics
+from lorikeet_server.metrics import Metrics, ladders
 from tests.server.world import BASE, Server, client_of, post
 
 ABBREVIATED = re.compile(r"_(s|ms|us|ns|sec|b|kb|mb|gb|m|h|d|milliseconds|minutes|bits|megabytes)(_|$)")
@@ -90,6 +93,9 @@ def test_names_follow_the_rules_of_prometheus(used: TestClient) -> None:
 
 def test_no_label_comes_from_a_client_or_grows_with_the_adapters(used: TestClient) -> None:
     found = families(used.get("/metrics").text)
+    histograms = [family for family in found.values() if family.type == "histogram"]
+    assert len(histograms) > 7
+    assert not any("adapter" in each.labels for family in histograms for each in family.samples)
     labels = {name: {key for each in family.samples for key in each.labels} for name, family in found.items()}
     assert {key for keys in labels.values() for key in keys} == {
         "route",
@@ -99,7 +105,53 @@ def test_no_label_comes_from_a_client_or_grows_with_the_adapters(used: TestClien
         "version",
         "quantization",
         "state",
+        "result",
+        "adapter",
+        "kind",
     }
+
+
+def test_the_text_is_what_promtool_would_have(used: TestClient) -> None:
+    if shutil.which("promtool") is None:
+        pytest.skip("promtool is not installed")
+    text = used.get("/metrics").text
+    done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_a_name_cannot_be_registered_twice() -> None:
+    metrics = Metrics(EngineStats, "nf4")
+    names = [family.name for family in metrics.registry.collect()]
+    assert len(set(names)) == len(names)
+    with pytest.raises(ValueError, match="Duplicated timeseries"):
+        Counter("lorikeet_requests", "Again.", registry=metrics.registry)
+
+
+def test_the_time_between_tokens_is_each_requests_own() -> None:
+    moments = iter([1.0, 1.5, 2.0, 2.75, 9.0])
+    metrics = Metrics(EngineStats, "nf4", clock=lambda: next(moments))
+    first, second = (Request(name, (1,), Sampling(max_tokens=3)) for name in "ab")
+    for request in (first, second, first, second):  # gaps of 1.0 and 1.25
+        metrics.observe(request, Token(request.id, 0, 5, -1.0, "x"))
+    metrics.observe(first, Finished("a", FinishReason.LENGTH, 2, timing=Timing(0.0, 0.1, 0.5)))
+    metrics.observe(first, Token("a", 0, 5, -1.0, "x"))  # one of that name again: no gap to the old one
+    read = metrics.registry.get_sample_value
+    assert read("lorikeet_inter_token_seconds_count") == 2
+    assert read("lorikeet_inter_token_seconds_sum") == 2.25
+
+
+def test_the_ladders_hold_vllms() -> None:
+    """Its bounds, so that a query over both kinds of server can add buckets up."""
+    first = (.001, .005, .01, .02, .04, .06, .08, .1, .25, .5, .75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640, 2560)  # fmt: skip
+    between = (.01, .025, .05, .075, .1, .15, .2, .3, .4, .5, .75, 1, 2.5, 5, 7.5, 10, 20, 40, 80)  # fmt: skip
+    whole = (.3, .5, .8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680)  # fmt: skip
+    for ours, theirs in (
+        (ladders.FIRST_TOKEN, first),
+        (ladders.INTER_TOKEN, between),
+        (ladders.WHOLE, whole),
+    ):
+        assert set(theirs) <= set(ours)
+        assert list(ours) == sorted(ours)
 
 
 def test_every_way_to_end_is_there_before_the_first_ends() -> None:

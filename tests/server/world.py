@@ -41,7 +41,7 @@ from lorikeet_server.engine.request import (
 )
 from lorikeet_server.engine.stats import EngineStats
 from lorikeet_server.engine.tokenizer import load_tokenizer
-from lorikeet_server.metrics import Metrics
+from lorikeet_server.metrics import LoadTimes, Metrics
 from tests.tiny import blended_model, greedy, make_model, save_adapter, save_model
 
 BASE = "tiny"
@@ -106,8 +106,9 @@ def make_server(
         composer = Composer(registry, base.outline)
         merges = Merges(registry, composer)
         config = ServerConfig(engine=engine or EngineConfig(max_slots=8, max_model_len=CONTEXT))
-        made = make_engine(config, base, tokenizer, registry, merges)
-        metrics = Metrics(lambda: made.stats, "fp32")
+        loads = LoadTimes()
+        made = make_engine(config, base, tokenizer, registry, merges, loads=loads)
+        metrics = Metrics(lambda: made.stats, "fp32", names=registry, loads=loads)
         bridge = Bridge(made, merges, http.max_open_requests, metrics.observe)
         grammars = make_grammars(base, tokenizer)
         services = Services(
@@ -199,6 +200,9 @@ class Scripted:
         self.hangs = False
         self.scripts: list[Script] = []
         self._write = write
+
+    def adapters_in_use(self) -> frozenset[str]:
+        return frozenset()
 
     def submit(self, requests: Sequence[Request]) -> Sequence[Script]:
         made = [self._write(request) for request in requests]

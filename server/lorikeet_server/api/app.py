@@ -11,12 +11,25 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from lorikeet_adapters.errors import LorikeetError
-from lorikeet_server.api import adapters, aliases, composition, health, models, native, openai
+from lorikeet_server.api import (
+    adapters,
+    aliases,
+    composition,
+    document,
+    health,
+    loras,
+    models,
+    native,
+    openai,
+    scrape,
+    tokens,
+)
 from lorikeet_server.api.backstage import Backstage
 from lorikeet_server.api.envelope import on_error, on_http_error
 from lorikeet_server.api.guard import Guard
 from lorikeet_server.api.run import ClientGone
 from lorikeet_server.api.services import Services
+from lorikeet_server.api.traffic import Traffic
 
 Lifespan = Callable[[Starlette], AbstractAsyncContextManager[None]]
 
@@ -37,13 +50,23 @@ ROUTES = [
     Route("/v1/aliases/{name:path}", aliases.retrieve_alias),
     Route("/v1/aliases/{name:path}", aliases.put_alias, methods=["PUT"]),
     Route("/v1/aliases/{name:path}", aliases.delete_alias, methods=["DELETE"]),
+    Route("/v1/load_lora_adapter", loras.load_lora_adapter, methods=["POST"]),
+    Route("/v1/unload_lora_adapter", loras.unload_lora_adapter, methods=["POST"]),
+    Route("/v1/tokenize", tokens.tokenize, methods=["POST"]),
+    Route("/v1/detokenize", tokens.detokenize, methods=["POST"]),
+    Route("/tokenize", tokens.tokenize, methods=["POST"]),
+    Route("/detokenize", tokens.detokenize, methods=["POST"]),
     Route("/generate", native.generate, methods=["POST"]),
     Route("/generate_stream", native.generate_stream, methods=["POST"]),
     Route("/info", health.info),
     Route("/health", health.ready),
     Route("/health/live", health.live),
     Route("/health/ready", health.ready),
-    Route("/metrics", health.metrics),
+    Route("/startup", health.live),
+    Route("/ping", health.ready),
+    Route("/metrics", scrape.metrics),
+    Route("/metrics/vllm", scrape.vllm),
+    Route("/openapi.json", document.openapi),
 ]
 
 
@@ -53,7 +76,10 @@ def create_app(services: Services, lifespan: Lifespan | None = None) -> Starlett
     app = Starlette(
         routes=ROUTES,
         lifespan=lifespan,
-        middleware=[Middleware(Guard, local_only=local_only, counter=services.metrics.http)],
+        middleware=[
+            Middleware(Traffic, metrics=services.metrics),
+            Middleware(Guard, local_only=local_only, counter=services.metrics.http),
+        ],
         exception_handlers={
             LorikeetError: on_error,
             ClientGone: on_error,

@@ -6,7 +6,8 @@ import json
 import math
 from typing import Any, ClassVar, NoReturn, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationError, model_validator
+from pydantic_core import CoreSchema
 from starlette.requests import Request
 
 from lorikeet_server.errors import BodyTooLarge, RequestRefused
@@ -29,6 +30,25 @@ class Body(BaseModel):
     KINDS: ClassVar[frozenset[str]] = (
         frozenset()
     )  # which member of a union was meant; no part of a field's place
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """The document says what the validators below let pass: neutral values, fields without effect, nulls."""
+        made = handler(core)
+        schema = handler.resolve_ref_schema(made)
+        properties = schema.setdefault("properties", {})
+        for key, values in cls.NEUTRAL.items():
+            if key not in properties:
+                properties[key] = {
+                    "enum": list(values),
+                    "description": "Only the value that asks for nothing.",
+                }
+        for key in sorted(cls.NO_EFFECT):
+            properties[key] = {"description": "Accepted without effect."}
+        for key, each in properties.items():
+            if key not in schema.get("required", ()) and {"type": "null"} not in each.get("anyOf", ()):
+                properties[key] = {"anyOf": [each, {"type": "null"}]}
+        return made
 
     @model_validator(mode="before")
     @classmethod

@@ -23,7 +23,7 @@ class Message(Body):
     role: Literal["system", "developer", "user", "assistant"]
     content: list[TextPart]
 
-    @field_validator("content", mode="before")
+    @field_validator("content", mode="before", json_schema_input_type=str | list[TextPart])
     @classmethod
     def _as_parts(cls, value: object) -> object:
         if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""Errors on the wire: OpenAI's envelope, and LoRAX's and TGI's on the native routes."""
+"""Errors on the wire: OpenAI's envelope, LoRAX's and TGI's on the native routes, vLLM's on its two."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ from lorikeet_server.api.run import ClientGone
 from lorikeet_server.errors import OPAQUE, HttpError, RequestError, http_error
 
 log = logging.getLogger(__name__)
+VLLM_PATHS = frozenset({"/v1/load_lora_adapter", "/v1/unload_lora_adapter"})
 NATIVE_PATHS = frozenset({"/generate", "/generate_stream"})
 CLIENT_CLOSED = 499
 # TGI's: what cannot be served as written, overload, and a generation that failed.
 NATIVE_STATUS = {(400, "validation"): 422, (503, "overloaded"): 429, (500, "generation"): 424}
+VLLM_TYPES = {404: "NotFoundError", 422: "UnprocessableEntityError"}
 # The field at fault where the exception itself, raised below HTTP, cannot know of fields.
 PARAMS: dict[type[LorikeetError], str] = {
     AdapterNotFound: "model",
@@ -40,13 +42,23 @@ def openai_envelope(error: LorikeetError) -> dict[str, Any]:
     return {"error": body}
 
 
+def vllm_envelope(error: LorikeetError) -> dict[str, Any]:
+    """vLLM's names for types, and the status as the code."""
+    row = http_error(error)
+    message = _message(error, row)
+    if isinstance(error, AdapterNotFound):
+        message = f"The lora adapter '{error.name}' cannot be found."
+    kind = VLLM_TYPES.get(row.status, "InternalServerError" if row.status >= 500 else "InvalidUserInput")
+    return {"error": {"message": message, "type": kind, "param": _param(error), "code": row.status}}
+
+
 def native_envelope(error: LorikeetError) -> dict[str, Any]:
     row = http_error(error)
     return {"error": _message(error, row), "error_type": row.native_type}
 
 
 async def on_error(request: Request, error: Exception) -> Response:
-    """Every exception that reaches the application becomes exactly one of the two envelopes."""
+    """Every exception that reaches the application becomes exactly one of the envelopes."""
     if isinstance(error, ClientGone | ClientDisconnect):
         return Response(status_code=CLIENT_CLOSED)
     known = error if isinstance(error, LorikeetError) else LorikeetError()
@@ -59,7 +71,8 @@ async def on_error(request: Request, error: Exception) -> Response:
     if request.scope["path"] in NATIVE_PATHS:
         status = NATIVE_STATUS.get((row.status, row.native_type), row.status)
         return JSONResponse(native_envelope(known), status, headers)
-    return JSONResponse(openai_envelope(known), row.status, headers)
+    shape = vllm_envelope if request.scope["path"] in VLLM_PATHS else openai_envelope
+    return JSONResponse(shape(known), row.status, headers)
 
 
 async def on_http_error(request: Request, error: Exception) -> Response:

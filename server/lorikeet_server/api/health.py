@@ -1,12 +1,9 @@
-"""Is it alive, is it ready, what runs here, and the metrics."""
+"""Is it alive, is it ready, what runs here."""
 
 from __future__ import annotations
 
 from importlib.metadata import version
 
-from prometheus_client import exposition
-from prometheus_client.openmetrics import exposition as openmetrics
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -48,16 +45,6 @@ async def info(http: Request) -> Response:
             "self_test": dict(model.self_test),
         }
     )
-
-
-async def metrics(http: Request) -> Response:
-    """Prometheus text, or OpenMetrics when the scraper asks for it; rendered off the event loop."""
-    services: Services = http.app.state.services
-    wants_openmetrics = "application/openmetrics-text" in http.headers.get("accept", "")
-    render = openmetrics.generate_latest if wants_openmetrics else exposition.generate_latest
-    kind = openmetrics.CONTENT_TYPE_LATEST if wants_openmetrics else exposition.CONTENT_TYPE_LATEST
-    body = await run_in_threadpool(render, services.metrics.registry)
-    return Response(body, headers={"content-type": kind})
 
 
 def _life(services: Services) -> str:

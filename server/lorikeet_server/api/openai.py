@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from jinja2 import TemplateError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
@@ -19,6 +18,7 @@ from lorikeet_server.api.completion_body import CompletionBody, TokenIds
 from lorikeet_server.api.constraints import compiled
 from lorikeet_server.api.envelope import openai_envelope
 from lorikeet_server.api.mixes import generation_header, lease_mix, mix_field
+from lorikeet_server.api.rendering import encode_messages
 from lorikeet_server.api.run import check_width, collect, make_request, room, unless_gone
 from lorikeet_server.api.services import Services
 from lorikeet_server.errors import RequestRefused
@@ -29,13 +29,7 @@ MAX_PROMPTS = 64
 async def chat_completions(http: HttpRequest) -> Response:
     services: Services = http.app.state.services
     body = await read_body(http, ChatBody)
-    if not services.text.has_template:
-        raise RequestRefused(
-            "the base model has no chat template; use /v1/completions",
-            param="messages",
-            code="no_chat_template",
-        )
-    prompt = await run_in_threadpool(_encode_chat, services, body)
+    prompt = Prompt(await run_in_threadpool(encode_messages, services, body.messages))
     max_tokens = room(services, prompt.ids, body.max_completion_tokens or body.max_tokens, "messages")
     make = partial(ChatChoice, body, services.text)
     return await _answer(http, Job(body, [prompt], [max_tokens], CHAT, make))
@@ -76,19 +70,6 @@ def _check_bias(services: Services, bias: Mapping[str, float]) -> None:
             f"logit_bias: the token {beyond[0]} does not exist, the vocabulary has {services.model.vocabulary}",
             param="logit_bias",
         )
-
-
-def _encode_chat(services: Services, body: ChatBody) -> Prompt:
-    messages = [message.as_plain() for message in body.messages]
-    try:
-        text = services.text.render(messages)
-    except TemplateError as error:
-        raise RequestRefused(
-            f"the chat template refuses these messages: {error}", param="messages"
-        ) from error
-    except Exception as error:  # a template is the model's own code: it can raise anything
-        raise RequestRefused("the chat template cannot render these messages", param="messages") from error
-    return Prompt(services.text.encode(text))
 
 
 def _encode_prompts(services: Services, body: CompletionBody) -> list[Prompt]:

@@ -89,7 +89,7 @@ class GenerationBody(MixFields, ConstraintFields):
     stream_options: StreamOptions | None = None
     prompt_logprobs: Likely | None = None
 
-    @field_validator("stop", mode="before")
+    @field_validator("stop", mode="before", json_schema_input_type=str | Stops)
     @classmethod
     def _one_or_many(cls, value: object) -> object:
         return [value] if isinstance(value, str) else value

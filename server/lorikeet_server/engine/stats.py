@@ -19,6 +19,8 @@ class EngineStats:
     rows_used: int = 0
     rows: int = 0
     cache_bytes: int = 0
+    cache_limit: int = 0  # bytes that cache_bytes may grow to
+    cache_cells: int = 0  # tokens that fit into those
     adapter_bytes: int = 0
     prefix_bytes: int = 0
     steps: int = 0

@@ -38,6 +38,8 @@ class Tally:
             prompt_tokens=prefixes.asked_tokens,
             prefix_bytes=len(prefixes) * self.capacity.block_bytes,
             cache_bytes=runner.cache_bytes,
+            cache_limit=self.capacity.geometry.cells * self.capacity.column_bytes,
+            cache_cells=self.capacity.geometry.cells,
             adapter_bytes=runner.rank_rows.bytes,
             steps=self.steps,
             loads=self.loads,

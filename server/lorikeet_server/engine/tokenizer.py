@@ -53,12 +53,17 @@ class Tokenizer:
         ids: list[int] = self._tokenizer(text, add_special_tokens=special)["input_ids"]
         return tuple(ids)
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text without special tokens."""
+    def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
+        """Their text; without special tokens unless `special`."""
         text: str = self._tokenizer.decode(
-            list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+            list(ids), skip_special_tokens=not special, clean_up_tokenization_spaces=False
         )
         return text
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """Each token as the vocabulary spells it."""
+        found: list[str] = self._tokenizer.convert_ids_to_tokens(list(ids))
+        return found
 
     def token_text(self, token: int) -> str:
         """One token's own text, special tokens spelled out; what is no text by itself is replaced."""

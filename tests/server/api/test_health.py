@@ -9,7 +9,9 @@ from starlette.testclient import TestClient
 
 from tests.server.world import BASE, CONTEXT, HTTP, Script, Scripted, Server, client_of, with_requests
 
-HEALTH = ["/health", "/health/live", "/health/ready"]
+LIVE = ["/health/live", "/startup"]
+READY = ["/health", "/health/ready", "/ping"]
+HEALTH = [*LIVE, *READY]
 
 
 @pytest.mark.parametrize("path", HEALTH)
@@ -24,7 +26,7 @@ def test_red_as_long_as_a_step_hangs(shared: tuple[Server, TestClient]) -> None:
     client = client_of(with_requests(shared[0].services, requests))
     for hangs, status in ((True, 503), (False, 200)):
         requests.hangs = hangs
-        assert [client.get(path).status_code for path in HEALTH] == [status] * 3
+        assert [client.get(path).status_code for path in HEALTH] == [status] * 5
 
 
 def test_a_server_that_stops_is_live_and_not_ready(shared: tuple[Server, TestClient]) -> None:
@@ -32,11 +34,8 @@ def test_a_server_that_stops_is_live_and_not_ready(shared: tuple[Server, TestCli
     requests.draining = True
     client = client_of(with_requests(shared[0].services, requests))
     answers = {path: client.get(path) for path in HEALTH}
-    assert {path: answer.status_code for path, answer in answers.items()} == {
-        "/health": 503,
-        "/health/live": 200,
-        "/health/ready": 503,
-    }
+    expected = dict.fromkeys(LIVE, 200) | dict.fromkeys(READY, 503)
+    assert {path: answer.status_code for path, answer in answers.items()} == expected
     assert answers["/health/ready"].json() == {"status": "draining"}
 
 
@@ -75,7 +74,7 @@ def test_what_reads_takes_no_other_method(client: TestClient, path: str) -> None
     assert (head.status_code, head.content) == (200, b"")
 
 
-@pytest.mark.parametrize("path", ["/v1/responses", "/v1/embeddings", "/openapi.json", "/v1/aliases/a", "/"])
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/embeddings", "/v1/aliases/a", "/"])
 def test_what_is_not_built_is_404_in_openais_shape(client: TestClient, path: str) -> None:
     answer = client.get(path)
     assert answer.status_code == 404

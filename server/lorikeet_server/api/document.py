@@ -1,0 +1,149 @@
+"""GET /openapi.json: OpenAPI 3.1 out of the types that parse, the table of operations and the table of errors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from functools import cache
+from importlib.metadata import version
+from typing import Any
+
+from pydantic.json_schema import models_json_schema
+from starlette.requests import Request
+from starlette.responses import Response
+
+from lorikeet_server.api.body import Body
+from lorikeet_server.api.envelope import NATIVE_PATHS, NATIVE_STATUS, VLLM_PATHS
+from lorikeet_server.api.operations import JSON, OPERATIONS, Operation
+from lorikeet_server.api.records import MOST, PAGE
+from lorikeet_server.api.uploads import FORM, TAR
+from lorikeet_server.errors import TABLE
+
+Wire = dict[str, Any]
+# Statuses that only some operations answer, so the table of operations names them; any other can come from each.
+PARTICULAR = frozenset({400, 404, 408, 409, 412, 413, 422, 503, 504})
+SHAPES = {"openai": "Error", "native": "NativeError", "vllm": "VllmError"}
+NULLABLE = {"type": ["string", "null"]}
+HEALTH = frozenset({"/health", "/health/live", "/health/ready", "/startup", "/ping"})
+PARAMETERS: dict[str, Wire] = {
+    "name": {
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string"},
+        "description": "May hold a slash.",
+    },
+    "limit": {"in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": MOST, "default": PAGE}},
+    "after": {"in": "query", "schema": {"type": "string"}, "description": "The last id of the page before."},
+    "dry_run": {"in": "query", "schema": {"type": "boolean", "default": False}},
+    "If-Match": {"in": "header", "schema": {"type": "string"}, "description": "The generation meant, or *."},
+    "Idempotency-Key": {"in": "header", "schema": {"type": "string", "maxLength": 255}},
+}
+
+
+async def openapi(http: Request) -> Response:
+    return Response(_rendered(), media_type=JSON)
+
+
+@cache
+def _rendered() -> bytes:
+    return json.dumps(document()).encode()
+
+
+def document() -> Wire:
+    """The whole document; nothing of it depends on the server's state."""
+    bodies = {each.body for each in OPERATIONS.values() if each.body is not None}
+    ordered = sorted(bodies, key=lambda each: each.__name__)
+    _, made = models_json_schema(
+        [(each, "validation") for each in ordered], ref_template="#/components/schemas/{model}"
+    )
+    paths: dict[str, Wire] = {}
+    for (method, path), operation in OPERATIONS.items():
+        paths.setdefault(path, {})[method.lower()] = _operation(method, path, operation)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Lorikeet",
+            "version": version("lorikeet"),
+            "description": "Many LoRA adapters on one resident quantised base model.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "paths": paths,
+        "components": {
+            "schemas": made["$defs"] | _error_schemas(),
+            "parameters": {key: {"name": key, **each} for key, each in PARAMETERS.items()},
+        },
+    }
+
+
+def statuses_of(path: str, operation: Operation) -> dict[int, list[str]]:
+    """Every status an operation can fail with, and the codes behind each; native routes have statuses of their own."""
+    found: dict[int, list[str]] = {}
+    for row in TABLE.values():
+        if row.status in operation.errors or row.status not in PARTICULAR:
+            native = path in NATIVE_PATHS
+            status = NATIVE_STATUS.get((row.status, row.native_type), row.status) if native else row.status
+            if row.code not in found.setdefault(status, []):
+                found[status].append(row.code)
+    return dict(sorted(found.items()))
+
+
+def _operation(method: str, path: str, operation: Operation) -> Wire:
+    words = [method.lower(), *path.replace("{", "").replace("}", "").replace(".", "/").split("/")]
+    parameters = [*(["name"] if "{name}" in path else []), *operation.parameters]
+    answers = {str(status): _answer(operation) for status in operation.statuses}
+    failures = {str(status): _failure(path, codes) for status, codes in statuses_of(path, operation).items()}
+    made: Wire = {
+        "operationId": "_".join(filter(None, words)),
+        "summary": operation.summary,
+        "responses": answers | failures,
+    }
+    if parameters:
+        made["parameters"] = [{"$ref": f"#/components/parameters/{each}"} for each in parameters]
+    if operation.body is not None:
+        made["requestBody"] = {"required": True, "content": _content(operation.body, operation.uploads)}
+    return made
+
+
+def _content(body: type[Body], uploads: bool) -> Wire:
+    content: Wire = {JSON: {"schema": {"$ref": f"#/components/schemas/{body.__name__}"}}}
+    if uploads:
+        file = {"type": "string", "contentMediaType": "application/octet-stream"}
+        files = {"adapter_config.json": file, "adapter_model.safetensors": file}
+        fields = {key: {"type": "string"} for key in ("name", "replace", "pinned", "metadata")}
+        content[FORM] = {"schema": {"type": "object", "properties": fields | files, "required": list(files)}}
+        content[TAR] = {"schema": file}
+    return content
+
+
+def _answer(operation: Operation) -> Wire:
+    plain = {"schema": {"type": "string"}}
+    whole = {"schema": {"type": "object", "required": list(operation.keys)}}
+    content = {each: whole if each == JSON else plain for each in operation.media}
+    return {"description": operation.summary, "headers": _headers(), "content": content}
+
+
+def _failure(path: str, codes: Iterable[str]) -> Wire:
+    kind = "native" if path in NATIVE_PATHS else "vllm" if path in VLLM_PATHS else "openai"
+    schema: Wire = {"$ref": f"#/components/schemas/{SHAPES[kind]}"}
+    if path in HEALTH:  # a probe that is answered 503 has the status in its body
+        schema = {"anyOf": [{"type": "object", "required": ["status"]}, schema]}
+    return {"description": ", ".join(codes), "headers": _headers(), "content": {JSON: {"schema": schema}}}
+
+
+def _headers() -> Wire:
+    return {"x-request-id": {"schema": {"type": "string"}}}
+
+
+def _error_schemas() -> dict[str, Wire]:
+    def shape(code: Wire) -> Wire:
+        fields = {"message": {"type": "string"}, "type": {"type": "string"}, "param": NULLABLE, "code": code}
+        inner = {"type": "object", "required": list(fields), "properties": fields}
+        return {"type": "object", "required": ["error"], "properties": {"error": inner}}
+
+    native = {"error": {"type": "string"}, "error_type": {"type": "string"}}
+    return {
+        SHAPES["openai"]: shape({"type": "string"}),
+        SHAPES["vllm"]: shape({"type": "integer"}),
+        SHAPES["native"]: {"type": "object", "required": list(native), "properties": native},
+    }

@@ -1,0 +1,150 @@
+"""Every operation there is, as a table: what it takes, what it answers, how it can fail. A test compares it with the routes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lorikeet_server.api.adapters import ActivateBody, ChangeBody
+from lorikeet_server.api.aliases import AliasBody
+from lorikeet_server.api.body import Body
+from lorikeet_server.api.chat_body import ChatBody
+from lorikeet_server.api.completion_body import CompletionBody
+from lorikeet_server.api.composition import ComposeBody
+from lorikeet_server.api.loras import LoadBody, UnloadBody
+from lorikeet_server.api.native_body import GenerateBody
+from lorikeet_server.api.sources import RegisterBody
+from lorikeet_server.api.tokens import DetokenizeBody, TokenizeBody
+
+JSON, TEXT, STREAM = "application/json", "text/plain", "text/event-stream"
+OPENMETRICS = "application/openmetrics-text"
+BODY = frozenset({400, 413})
+NAMED = frozenset({404})
+GENERATION = BODY | NAMED | {409, 422, 503, 504}
+CHANGE = BODY | NAMED | {409, 412, 422}
+INTAKE = CHANGE | {408, 503}
+WAITING = frozenset({503})
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """`keys` are those that a JSON answer has always. `errors` are statuses beside those of every operation."""
+
+    summary: str
+    body: type[Body] | None = None
+    keys: tuple[str, ...] = ()
+    statuses: tuple[int, ...] = (200,)
+    media: tuple[str, ...] = (JSON,)
+    errors: frozenset[int] = frozenset()
+    parameters: tuple[str, ...] = ()
+    uploads: bool = False
+
+
+COMPLETION = ("id", "object", "created", "model", "choices", "usage", "lorikeet")
+CARD = ("id", "object", "created", "owned_by", "root", "parent", "max_model_len")
+LIST = ("object", "data")
+PAGE = (*LIST, "has_more")
+RECORD = (
+    "object",
+    "id",
+    "generation",
+    "state",
+    "tier",
+    "rank",
+    "bytes",
+    "targets",
+    "base",
+    "pinned",
+    "leases",
+)
+ALIAS = ("object", "id", "targets", "created", "updated", "history")
+DELETED = ("object", "id", "deleted")
+STATUS = ("status",)
+PAGING = ("limit", "after")
+TOKENIZE = Operation(
+    "Text or messages into token ids.",
+    TokenizeBody,
+    ("count", "max_model_len", "tokens", "token_strs"),
+    errors=BODY | NAMED,
+)
+DETOKENIZE = Operation(
+    "Token ids into text, special tokens spelled out.", DetokenizeBody, ("prompt",), errors=BODY | NAMED
+)
+
+OPERATIONS: dict[tuple[str, str], Operation] = {
+    ("POST", "/v1/chat/completions"): Operation(
+        "OpenAI's chat completions.", ChatBody, COMPLETION, media=(JSON, STREAM), errors=GENERATION
+    ),
+    ("POST", "/v1/completions"): Operation(
+        "OpenAI's completions.", CompletionBody, COMPLETION, media=(JSON, STREAM), errors=GENERATION
+    ),
+    ("GET", "/v1/models"): Operation("The base, every adapter and every alias.", keys=LIST),
+    ("GET", "/v1/models/{name}"): Operation("One of them.", keys=CARD, errors=NAMED),
+    ("GET", "/v1/adapters"): Operation(
+        "Records of adapters, by name.", keys=PAGE, parameters=PAGING, errors=frozenset({400})
+    ),
+    ("POST", "/v1/adapters"): Operation(
+        "Register an adapter; with dry_run, say whether it could be.",
+        RegisterBody,
+        statuses=(200, 201),
+        errors=INTAKE,
+        parameters=("dry_run", "If-Match", "Idempotency-Key"),
+        uploads=True,
+    ),
+    ("POST", "/v1/adapters/compose"): Operation(
+        "A new adapter out of registered ones.",
+        ComposeBody,
+        RECORD,
+        (200, 201),
+        errors=CHANGE,
+        parameters=("If-Match", "Idempotency-Key"),
+    ),
+    ("GET", "/v1/adapters/history/{name}"): Operation(
+        "What happened to a name, the newest first.", keys=PAGE, parameters=PAGING, errors=NAMED | {400}
+    ),
+    ("POST", "/v1/adapters/activate/{name}"): Operation(
+        "Mean a former generation again.", ActivateBody, RECORD, errors=CHANGE, parameters=("If-Match",)
+    ),
+    ("GET", "/v1/adapters/{name}"): Operation("A record.", keys=RECORD, errors=NAMED),
+    ("PATCH", "/v1/adapters/{name}"): Operation(
+        "Pin an adapter, or change its metadata.", ChangeBody, RECORD, errors=CHANGE, parameters=("If-Match",)
+    ),
+    ("DELETE", "/v1/adapters/{name}"): Operation(
+        "Remove an adapter once its running requests have ended.",
+        keys=(*DELETED, "freed"),
+        errors=NAMED | {400, 409, 412},
+        parameters=("If-Match",),
+    ),
+    ("GET", "/v1/aliases"): Operation(
+        "Aliases, by name.", keys=PAGE, parameters=PAGING, errors=frozenset({400})
+    ),
+    ("GET", "/v1/aliases/{name}"): Operation("An alias.", keys=ALIAS, errors=NAMED),
+    ("PUT", "/v1/aliases/{name}"): Operation(
+        "Send a name's requests to adapters, in shares.", AliasBody, ALIAS, (200, 201), errors=CHANGE
+    ),
+    ("DELETE", "/v1/aliases/{name}"): Operation("Remove an alias.", keys=DELETED, errors=NAMED),
+    ("POST", "/v1/load_lora_adapter"): Operation(
+        "vLLM's way to register an adapter.", LoadBody, media=(TEXT,), errors=INTAKE - {412}
+    ),
+    ("POST", "/v1/unload_lora_adapter"): Operation(
+        "vLLM's way to remove one.", UnloadBody, media=(TEXT,), errors=BODY | NAMED | {409}
+    ),
+    ("POST", "/v1/tokenize"): TOKENIZE,
+    ("POST", "/v1/detokenize"): DETOKENIZE,
+    ("POST", "/tokenize"): TOKENIZE,
+    ("POST", "/detokenize"): DETOKENIZE,
+    ("POST", "/generate"): Operation(
+        "LoRAX's and TGI's generation.", GenerateBody, ("generated_text",), errors=GENERATION
+    ),
+    ("POST", "/generate_stream"): Operation(
+        "The same, as a stream.", GenerateBody, media=(STREAM,), errors=GENERATION
+    ),
+    ("GET", "/info"): Operation("What is resident.", keys=("model_id", "version", "quantization", "slots")),
+    ("GET", "/health"): Operation("Ready for requests.", keys=STATUS, errors=WAITING),
+    ("GET", "/health/live"): Operation("The engine lives and moves.", keys=STATUS, errors=WAITING),
+    ("GET", "/health/ready"): Operation("Ready for requests.", keys=STATUS, errors=WAITING),
+    ("GET", "/startup"): Operation("The base is loaded and tested.", keys=STATUS, errors=WAITING),
+    ("GET", "/ping"): Operation("Ready for requests, as SageMaker asks.", keys=STATUS, errors=WAITING),
+    ("GET", "/metrics"): Operation("Metrics for Prometheus.", media=(TEXT, OPENMETRICS)),
+    ("GET", "/metrics/vllm"): Operation("Metrics under vLLM's names.", media=(TEXT, OPENMETRICS)),
+    ("GET", "/openapi.json"): Operation("This document.", keys=("openapi", "info", "paths", "components")),
+}

@@ -1,0 +1,96 @@
+"""POST /tokenize and /detokenize, in vLLM's shape, also under /v1."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from lorikeet_adapters.errors import AdapterNotFound, MixRefused
+from lorikeet_adapters.mix import parse_mix
+from lorikeet_server.api.body import Body, read_body
+from lorikeet_server.api.chat_body import Message
+from lorikeet_server.api.rendering import encode_messages
+from lorikeet_server.api.services import Services
+from lorikeet_server.errors import RequestRefused
+
+
+class TokenizeBody(Body):
+    """A text, or messages through the chat template. All adapters have the base's tokenizer."""
+
+    NEUTRAL: ClassVar[dict[str, tuple[Any, ...]]] = {
+        "add_generation_prompt": (True,),
+        "continue_final_message": (False,),
+        "tools": ([],),
+        "chat_template_kwargs": ({},),
+    }
+    model: str | None = Field(default=None, max_length=2048)
+    prompt: str | None = None
+    messages: list[Message] | None = Field(default=None, min_length=1, max_length=1024)
+    add_special_tokens: bool | None = None
+    return_token_strs: bool = False
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> TokenizeBody:
+        if (self.prompt is None) is (self.messages is None):
+            raise PydanticCustomError("prompt", "send either prompt or messages")
+        if self.messages is not None and self.add_special_tokens:
+            raise PydanticCustomError("special", "the chat template adds the special tokens itself")
+        return self
+
+
+class DetokenizeBody(Body):
+    model: str | None = Field(default=None, max_length=2048)
+    tokens: list[Annotated[int, Field(ge=0)]]
+
+
+async def tokenize(http: Request) -> Response:
+    services: Services = http.app.state.services
+    body = await read_body(http, TokenizeBody)
+    _check_model(services, body.model)
+    tokens, strings = await run_in_threadpool(_tokenize, services, body)
+    return JSONResponse(
+        {
+            "count": len(tokens),
+            "max_model_len": services.model.max_model_len,
+            "tokens": list(tokens),
+            "token_strs": strings,
+        }
+    )
+
+
+async def detokenize(http: Request) -> Response:
+    services: Services = http.app.state.services
+    body = await read_body(http, DetokenizeBody)
+    _check_model(services, body.model)
+    if max(body.tokens, default=0) >= services.model.vocabulary:
+        raise RequestRefused(f"tokens: the vocabulary has {services.model.vocabulary} tokens", param="tokens")
+    text = await run_in_threadpool(services.text.decode, body.tokens, special=True)
+    return JSONResponse({"prompt": text})
+
+
+def _tokenize(services: Services, body: TokenizeBody) -> tuple[tuple[int, ...], list[str] | None]:
+    if body.messages is None:
+        assert body.prompt is not None
+        tokens = services.text.encode(body.prompt, special=body.add_special_tokens is not False)
+    else:
+        tokens = encode_messages(services, body.messages)
+    return tokens, services.text.pieces(tokens) if body.return_token_strs else None
+
+
+def _check_model(services: Services, model: str | None) -> None:
+    """Raises AdapterNotFound for what a generation request could not name either."""
+    registry = services.registry
+    if not model:
+        return
+    try:
+        terms = parse_mix(model, registry.is_name)
+    except MixRefused as error:
+        raise RequestRefused(str(error), param="model", code="invalid_mix") from None
+    for term in terms:
+        if not registry.is_name(term.adapter):
+            raise AdapterNotFound(term.adapter)
