@@ -21,7 +21,7 @@ from lorikeet_adapters.registry import Registry
 from lorikeet_adapters.store import Store
 from lorikeet_adapters.weights import AdapterWeights, load_weights
 from lorikeet_server.api.services import ModelCard, Services
-from lorikeet_server.bridge import Bridge
+from lorikeet_server.bridge import Bridge, Patience
 from lorikeet_server.config import ModelConfig, ServerConfig
 from lorikeet_server.engine.engine import Engine
 from lorikeet_server.engine.grammars import Grammars
@@ -79,7 +79,8 @@ def assemble(config: ServerConfig, store: Store, wanted: Mapping[str, Path]) -> 
     register_wanted(registry, wanted, store.intake, config.http.max_adapter_bytes)
     warn_of_hidden(registry)
     metrics = Metrics(engine.read_stats, base.quantization, names=registry, loads=loads)
-    bridge = Bridge(engine, merges, config.http.max_open_requests, metrics.observe)
+    patience = Patience(config.http.queue_seconds, config.http.request_seconds)
+    bridge = Bridge(engine, merges, config.http.max_open_requests, metrics.observe, patience)
     grammars = make_grammars(base, tokenizer)
     services = Services(
         requests=bridge,

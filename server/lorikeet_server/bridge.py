@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
 
@@ -65,16 +67,36 @@ class EventStream:
         self.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Seconds within which every request must be begun, and ended, whatever it asks for itself."""
+
+    queue: float = math.inf
+    total: float = math.inf
+
+    def bound(self, request: Request) -> Request:
+        """The same request with the moments at which it is given up."""
+        now = time.monotonic()
+        start_by, end_by = min(request.start_by, now + self.queue), min(request.end_by, now + self.total)
+        return replace(request, start_by=start_by, end_by=end_by)
+
+
 class Bridge:
     """`observe(request, event)` sees every event once, on the loop, whether or not anybody listens."""
 
     def __init__(
-        self, engine: Engine, leases: Leases, max_open: int, observe: Callable[[Request, Event], None]
+        self,
+        engine: Engine,
+        leases: Leases,
+        max_open: int,
+        observe: Callable[[Request, Event], None],
+        patience: Patience = Patience(),  # a frozen value
     ) -> None:
         self.engine = engine
         self._leases = leases
         self._max_open = max_open
         self._observe = observe
+        self._patience = patience
         self._open: dict[str, _Open] = {}
         self._idle = asyncio.Event()
         self._idle.set()
@@ -142,7 +164,7 @@ class Bridge:
         for request in requests:
             opened = self._open[request.id] = _Open(request)
             self._idle.clear()
-            self.engine.submit(request)
+            self.engine.submit(self._patience.bound(request))
             streams.append(EventStream(opened.events, partial(self.engine.cancel, request.id)))
         return streams
 

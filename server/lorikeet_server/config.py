@@ -38,6 +38,10 @@ class HttpConfig:
     max_adapter_bytes: int = option(2 << 30, "Largest adapter uploaded or fetched from the hub.", least=1)
     allow_hub: bool = option(False, "Let POST /v1/adapters fetch adapters from the hub.")
     max_open_requests: int = option(512, "Requests waiting or running; beyond them 503.", least=1)
+    queue_seconds: int = option(120, "How long a request may wait before it is begun.", least=1)
+    request_seconds: int = option(
+        1800, "How long a request may take in all; its own `timeout` is cut to this.", least=1
+    )
     drain_seconds: int = option(
         20, "How long requests may still run once the server is told to stop.", least=0
     )

@@ -53,7 +53,9 @@ async def _answer(http: HttpRequest, job: Job) -> Response:
     samplings = job.samplings()
     grammar = await compiled(services, body.asked(), body.contradiction)
     mix = lease_mix(services, body.model, body, len(samplings), user=body.user)
-    requests = [make_request(prompt.ids, sampling, mix, grammar) for prompt, sampling in samplings]
+    requests = [
+        body.urged(make_request(prompt.ids, sampling, mix, grammar)) for prompt, sampling in samplings
+    ]
     streams = services.requests.submit(requests)
     headers = generation_header(mix)
     if body.stream:

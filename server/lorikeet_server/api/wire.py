@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import secrets
+import time
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
@@ -13,7 +15,7 @@ from lorikeet_server.api.body import Body
 from lorikeet_server.api.constraints import ConstraintFields
 from lorikeet_server.api.mix_body import MixFields
 from lorikeet_server.api.seeds import choice_seed
-from lorikeet_server.engine.request import Sampling
+from lorikeet_server.engine.request import Request, Sampling
 from lorikeet_server.errors import RequestRefused
 
 Stops = Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(max_length=16)]
@@ -88,6 +90,8 @@ class GenerationBody(MixFields, ConstraintFields):
     stream: bool = False
     stream_options: StreamOptions | None = None
     prompt_logprobs: Likely | None = None
+    timeout: float | None = Field(default=None, gt=0)  # seconds
+    priority: int = Field(default=0, ge=-1000, le=1000)
 
     @field_validator("stop", mode="before", json_schema_input_type=str | Stops)
     @classmethod
@@ -114,6 +118,11 @@ class GenerationBody(MixFields, ConstraintFields):
         if self.ignore_eos:
             return "ignore_eos"
         return "min_tokens" if self.min_tokens else ""
+
+    def urged(self, request: Request) -> Request:
+        """The same request with the priority and the deadline that this body asks for."""
+        end_by = math.inf if self.timeout is None else time.monotonic() + self.timeout
+        return replace(request, priority=self.priority, end_by=end_by)
 
     def samplings(self, max_tokens: int) -> list[Sampling]:
         """One for each answer to a prompt; the first has the seed itself. Raises RequestRefused."""
