@@ -25,6 +25,9 @@ from lorikeet_adapters.stored import StoredGeneration
 
 log = logging.getLogger("lorikeet")
 CATALOGUE = "catalogue.sqlite"
+# What may lie in a folder that becomes a data folder: what a start that was cut short leaves, what a
+# fresh volume has, and the server's keys. Names that begin with a dot may, too.
+HARMLESS = frozenset({"lock", "lock-turn", "incoming", "blobs", "lost+found", "keys.toml"})
 MAX_BLOB_BYTES = 16 << 30
 
 
@@ -100,11 +103,26 @@ class Store:
 
 
 def open_store(folder: Path, max_blob_bytes: int = MAX_BLOB_BYTES) -> Store:
-    """Raises StoreError when the folder cannot be made, read or written, StoreLocked when it is in use."""
+    """Raises StoreError when the folder cannot be made, read or written, or is somebody else's, StoreLocked when in use."""
     try:
+        _refuse_foreign(folder)
         return Store(folder, max_blob_bytes)
     except (OSError, sqlite3.Error) as error:
         reason = getattr(error, "strerror", None) or error
         raise StoreError(
             f"cannot use the data folder {folder}: {reason}; choose another --data-dir"
         ) from error
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """A folder that is full of other things is a mistyped name far more often than a choice."""
+    if not folder.is_dir() or (folder / CATALOGUE).exists():
+        return
+    strangers = sorted(
+        each.name for each in folder.iterdir() if each.name not in HARMLESS and not each.name.startswith(".")
+    )
+    if strangers:
+        raise StoreError(
+            f"{folder} is no data folder: it holds {strangers[0]!r} and no {CATALOGUE}; "
+            "choose another --data-dir, missing or empty"
+        )

@@ -17,7 +17,7 @@ from lorikeet_adapters.lock import hold, holder_url
 from lorikeet_adapters.mix import Term
 from lorikeet_adapters.notes import ServedBase
 from lorikeet_adapters.registry import Registry
-from lorikeet_adapters.store import Store
+from lorikeet_adapters.store import Store, open_store
 from tests.adapters.bundles import WordChecker, bundle, check_store
 
 
@@ -160,3 +160,18 @@ def test_what_the_janitor_cannot_do_is_said_and_done_by_the_next_start(
         assert "ZeroDivisionError" in caplog.text
     with Store(tmp_path) as store:
         check_store(store, tmp_path)
+
+
+def test_a_folder_full_of_other_things_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(StoreError, match=r"is no data folder: it holds 'thesis.tex'"):
+        open_store(tmp_path)
+    assert [each.name for each in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_fresh_volume_and_a_start_cut_short_become_a_data_folder(tmp_path: Path) -> None:
+    for name in ("lost+found", "incoming", ".snapshots"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "keys.toml").write_text("")
+    for _ in range(2):  # the second time it is one
+        open_store(tmp_path).close()
