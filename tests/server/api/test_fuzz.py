@@ -150,9 +150,12 @@ def scripted(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     A server of its own: a body can say which adapter to remove.
     """
     made = Scripted(lambda request: Events(*prompt_scores(request), token(request), finished(request)))
-    with make_server(world, tmp_path_factory.mktemp("fuzz")) as server:
-        with client_of(with_requests(server.services, made)) as client:
-            yield client
+    data = tmp_path_factory.mktemp("fuzz")
+    with (
+        make_server(world, data) as server,
+        client_of(with_requests(server.services, made)) as client,
+    ):
+        yield client
 
 
 def send(client: TestClient, call: str, body: object) -> Any:
