@@ -15,9 +15,10 @@ from lorikeet_server.api.app import ROUTES
 from tests.server.world import (
     BASE,
     Scripted,
-    Server,
+    World,
     client_of,
     finished,
+    make_server,
     prompt_scores,
     token,
     with_requests,
@@ -55,6 +56,13 @@ PLAIN: dict[str, Any] = {
     "prompt_logprobs": 2,
     **SAMPLING,
 }
+TOKENIZE = {
+    "model": "formal",
+    "messages": [{"role": "user", "content": "Hi"}],
+    "add_special_tokens": False,
+    "return_token_strs": True,
+}
+DETOKENIZE = {"model": BASE, "tokens": [1, 2]}
 RIGHT: dict[str, dict[str, Any]] = {
     "POST /v1/chat/completions": {
         **PLAIN,
@@ -92,11 +100,19 @@ RIGHT: dict[str, dict[str, Any]] = {
         "density": 0.5,
         "majority_sign_method": "total",
     },
+    "POST /v1/load_lora_adapter": {"lora_name": "fuzzed", "lora_path": "nowhere", "load_inplace": True},
+    "POST /v1/unload_lora_adapter": {"lora_name": "nobody", "lora_int_id": 1},
+    **dict.fromkeys(("POST /tokenize", "POST /v1/tokenize"), TOKENIZE),
+    **dict.fromkeys(("POST /detokenize", "POST /v1/detokenize"), DETOKENIZE),
     "PUT /v1/aliases/{name:path}": {"targets": [{"name": "nobody", "generation": "0" * 64, "weight": 0.5}]},
 }
 # Their folder, adapter or target is nowhere.
-REFUSED = {"POST /v1/adapters": 422, "POST /v1/adapters/compose": 404} | {
-    call: 404 for call in RIGHT if "{name:path}" in call
+REFUSED = {
+    "POST /v1/adapters": 422,
+    "POST /v1/adapters/compose": 404,
+    "POST /v1/load_lora_adapter": 404,
+    "POST /v1/unload_lora_adapter": 404,
+    **{call: 404 for call in RIGHT if "{name:path}" in call},
 }
 numbers = st.sampled_from([0, -1, 1, 0.5, 1e-40, 1e308, 2**31, 2**63, 2**64, 10**30, True, False])
 texts = st.sampled_from(["", "a", BASE, "formal", "formal:0.5+friendly", "../x", "\0", "\u2028", "9" * 300])
@@ -128,12 +144,18 @@ def nearly_right(draw: st.DrawFn, call: str) -> Any:
 
 
 @pytest.fixture(scope="module")
-def scripted(shared: tuple[Server, TestClient]) -> Iterator[TestClient]:
-    """Answers at once, so that many bodies can be tried; everything before the engine is real."""
+def scripted(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """Answers at once, so that many bodies can be tried; everything before the engine is real.
+
+    A server of its own: a body can say which adapter to remove.
+    """
     made = Scripted(lambda request: Events(*prompt_scores(request), token(request), finished(request)))
-    with client_of(with_requests(shared[0].services, made)) as client:
+    data = tmp_path_factory.mktemp("fuzz")
+    with (
+        make_server(world, data) as server,
+        client_of(with_requests(server.services, made)) as client,
+    ):
         yield client
-        client.delete("/v1/aliases/fuzzed")
 
 
 def send(client: TestClient, call: str, body: object) -> Any:
