@@ -30,7 +30,6 @@ NOT_BUILT: dict[str, Any] = {
     "chat_template": "{{ 1 }}",
     "prompt_embeds": "AAAA",
     "truncate_prompt_tokens": 5,
-    "timeout": 1,
     "temprature": 0.5,
 }
 OUT_OF_RANGE: list[tuple[str, Any]] = [
