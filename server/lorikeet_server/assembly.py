@@ -30,6 +30,7 @@ from lorikeet_server.engine.prefix_index import BLOCK
 from lorikeet_server.engine.roster import Vocabulary
 from lorikeet_server.engine.selftest import SelfTest, self_test
 from lorikeet_server.engine.tokenizer import Tokenizer, load_tokenizer
+from lorikeet_server.keyring import Keyring
 from lorikeet_server.metrics import LoadTimes, Metrics
 from lorikeet_server.stock import offer_embedded, register_wanted, warn_of_hidden
 
@@ -44,7 +45,9 @@ class House:
     grammars: Grammars
 
 
-def assemble(config: ServerConfig, store: Store, wanted: Mapping[str, Path]) -> House:
+def assemble(
+    config: ServerConfig, store: Store, wanted: Mapping[str, Path], keys: Keyring | None = None
+) -> House:
     """Load and test the base, build the engine, register what a start registers. Raises LorikeetError.
 
     `wanted` maps names to the folders or hub ids of the operator's `--adapter`.
@@ -79,8 +82,10 @@ def assemble(config: ServerConfig, store: Store, wanted: Mapping[str, Path]) -> 
     register_wanted(registry, wanted, store.intake, config.http.max_adapter_bytes)
     warn_of_hidden(registry)
     metrics = Metrics(engine.read_stats, base.quantization, names=registry, loads=loads)
-    bridge = Bridge(engine, merges, config.http.max_open_requests, metrics.observe)
     grammars = make_grammars(base, tokenizer)
+    bridge = Bridge(
+        engine, merges, config.http.max_open_requests, metrics.observe, config.http.max_tenant_requests
+    )
     services = Services(
         requests=bridge,
         registry=registry,
@@ -94,6 +99,7 @@ def assemble(config: ServerConfig, store: Store, wanted: Mapping[str, Path]) -> 
         composer=composer,
         merges=merges,
         grammars=grammars,
+        keys=keys,
     )
     return House(registry, bridge, services, grammars)
 

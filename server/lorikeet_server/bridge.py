@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,7 +20,14 @@ from lorikeet_adapters.mix import Mix
 from lorikeet_server.engine.engine import Engine
 from lorikeet_server.engine.failures import DEAD
 from lorikeet_server.engine.request import Event, Failure, Finished, FinishReason, Request
-from lorikeet_server.errors import EngineDead, RequestError, ServerBusy, ServerDraining
+from lorikeet_server.errors import (
+    EngineDead,
+    RequestError,
+    RequestRefused,
+    ServerBusy,
+    ServerDraining,
+    TenantBusy,
+)
 
 log = logging.getLogger(__name__)
 STOP_TIMEOUT_S = 30.0
@@ -66,16 +74,26 @@ class EventStream:
 
 
 class Bridge:
-    """`observe(request, event)` sees every event once, on the loop, whether or not anybody listens."""
+    """`max_open` bounds the open requests of all, `max_tenant` those of each tenant that has a name.
+
+    `observe(request, event)` sees every event once, on the loop, whether or not anybody listens.
+    """
 
     def __init__(
-        self, engine: Engine, leases: Leases, max_open: int, observe: Callable[[Request, Event], None]
+        self,
+        engine: Engine,
+        leases: Leases,
+        max_open: int,
+        observe: Callable[[Request, Event], None],
+        max_tenant: int | None = None,
     ) -> None:
         self.engine = engine
         self._leases = leases
         self._max_open = max_open
+        self._max_tenant = max_tenant
         self._observe = observe
         self._open: dict[str, _Open] = {}
+        self._open_of: Counter[str] = Counter()  # by tenant
         self._idle = asyncio.Event()
         self._idle.set()
         self.draining = False
@@ -125,13 +143,14 @@ class Bridge:
     def submit(self, requests: Sequence[Request]) -> list[EventStream]:
         """Take over the caller's lease on each request's mix and stream its events.
 
-        Raises ServerDraining, ServerBusy or EngineDead at once, and then every lease is released.
+        Raises ServerDraining, ServerBusy, TenantBusy or EngineDead at once, and then every lease is released.
         """
         try:
             if self.draining:
                 raise ServerDraining("the server is stopping and takes no new requests; send it to another")
             if not self.alive:
                 raise EngineDead(DEAD.message)
+            self._check_tenants(requests)
             if len(self._open) + len(requests) > self._max_open:
                 raise ServerBusy(f"{self._max_open} requests are waiting or running; try again in a second")
         except RequestError:
@@ -141,10 +160,24 @@ class Bridge:
         streams = []
         for request in requests:
             opened = self._open[request.id] = _Open(request)
+            self._open_of[request.tenant] += 1
             self._idle.clear()
             self.engine.submit(request)
             streams.append(EventStream(opened.events, partial(self.engine.cancel, request.id)))
         return streams
+
+    def _check_tenants(self, requests: Sequence[Request]) -> None:
+        for tenant, new in Counter(each.tenant for each in requests if each.tenant).items():
+            if self._max_tenant is None or self._open_of[tenant] + new <= self._max_tenant:
+                continue
+            if new > self._max_tenant:
+                raise RequestRefused(
+                    f"this asks for {new} answers at once, a tenant may have {self._max_tenant}; ask for fewer"
+                )
+            raise TenantBusy(
+                f"{self._open_of[tenant]} requests of your tenant are waiting or running, it may have "
+                f"{self._max_tenant}; try again in a second"
+            )
 
     def _run(self) -> None:
         """The engine answers every request itself; what it could not, after all, is answered here."""
@@ -176,6 +209,7 @@ class Bridge:
             opened.events.put_nowait(event)  # first of all: whoever waits gets it whatever fails below
             if isinstance(event, Finished):
                 del self._open[event.request_id]
+                self._open_of -= Counter([opened.request.tenant])
                 self._leases.release(opened.request.mix)
             self._count(opened.request, event)
         if not self._open:
