@@ -32,6 +32,10 @@ class View:
     def is_name(self, name: str) -> bool:
         return self._registry.sees(name, self.tenant)
 
+    def name_of(self, generation: str) -> str | None:
+        """For metrics: the public name that a generation belongs to."""
+        return self._registry.name_of(generation)
+
     def records(self) -> list[AdapterRecord]:
         found = self._registry.records()
         return [self._shown(each) for each in found if each.access.lets_use(self.tenant)]

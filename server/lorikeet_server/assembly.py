@@ -19,6 +19,7 @@ from lorikeet_adapters.notes import ServedBase
 from lorikeet_adapters.record import Memory
 from lorikeet_adapters.registry import Registry
 from lorikeet_adapters.store import Store
+from lorikeet_adapters.view import View
 from lorikeet_adapters.weights import AdapterWeights, load_weights
 from lorikeet_server.api.services import ModelCard, Services
 from lorikeet_server.bridge import Bridge
@@ -33,6 +34,8 @@ from lorikeet_server.engine.tokenizer import Tokenizer, load_tokenizer
 from lorikeet_server.keyring import Keyring
 from lorikeet_server.metrics import LoadTimes, Metrics
 from lorikeet_server.stock import offer_embedded, register_wanted, warn_of_hidden
+
+PUBLIC = ""  # no tenant has this name, so its view has what is everyone's
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,7 @@ def assemble(
         offer_embedded(registry, store)
     register_wanted(registry, wanted, store.intake, config.http.max_adapter_bytes)
     warn_of_hidden(registry)
-    metrics = Metrics(engine.read_stats, base.quantization, names=registry, loads=loads)
+    metrics = Metrics(engine.read_stats, base.quantization, names=View(registry, PUBLIC), loads=loads)
     grammars = make_grammars(base, tokenizer)
     bridge = Bridge(
         engine, merges, config.http.max_open_requests, metrics.observe, config.http.max_tenant_requests

@@ -59,10 +59,7 @@ def test_whatever_is_not_open_is_401_without_a_key(house: Keyed, method: str, pa
     assert challenge(answer).startswith("Bearer")
     if method == "HEAD":
         return
-    if path in ("/generate", "/generate_stream"):
-        assert "Authorization: Bearer" in answer.json()["error"]
-    else:
-        assert answer.json()["error"]["code"] == "invalid_api_key"
+    assert "send the header `Authorization: Bearer KEY`" in answer.text
 
 
 def test_every_route_has_its_place() -> None:
