@@ -40,6 +40,11 @@ def view_of(http: Request) -> View:
     return View(services.registry, caller_of(http).tenant)
 
 
+def public_view(services: Services) -> View:
+    """What is everyone's, for metrics: no tenant has the empty name."""
+    return View(services.registry, "")
+
+
 def check_operator(http: Request, message: str) -> None:
     """Raises AccessRefused with this message for a tenant's key."""
     if caller_of(http).tenant is not None:
