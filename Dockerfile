@@ -22,5 +22,6 @@ EXPOSE 8000
 HEALTHCHECK --interval=15s --timeout=5s --start-period=120s \
     CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/health', timeout=4)"]
 
-# There are no keys yet: publish the port on loopback only (-p 127.0.0.1:8000:8000) or behind something that has them.
-ENTRYPOINT ["lorikeet", "serve", "--host", "0.0.0.0", "--insecure", "--data-dir", "/data"]
+# The first start makes /data/keys.toml with one key and prints that, once. More: docker exec ... lorikeet keys new
+ENV LORIKEET_API_KEYS=/data/keys.toml
+ENTRYPOINT ["lorikeet", "serve", "--host", "0.0.0.0", "--make-key", "--access-log", "--data-dir", "/data"]

@@ -53,6 +53,25 @@ def test_only_the_bridge_imports_both_asyncio_and_threading() -> None:
     assert both == ["bridge.py"]
 
 
+def test_routes_reach_registry_and_engine_by_the_callers_way_only() -> None:
+    """Safety rules 1 and 12: one place makes the tenant's view of the registry, one stamps its requests."""
+    places = {"registry": set[str](), "submit": set[str](), "make_view": set[str]()}
+    for path in (path for path in SOURCES if path.parent.name == "api"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and node.attr == "registry" and is_services(node.value):
+                places["registry"].add(path.name)
+            if isinstance(node, ast.Attribute) and node.attr == "submit":
+                places["submit"].add(path.name)
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "View":
+                places["make_view"].add(path.name)
+    assert places == {"registry": {"caller.py"}, "submit": {"run.py"}, "make_view": {"caller.py"}}
+
+
+def is_services(node: ast.AST) -> bool:
+    """`services`, or `http.app.state.services`; metrics have a registry too."""
+    return "services" in (getattr(node, "id", ""), getattr(node, "attr", ""))
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_nothing_that_runs_code_from_files(path: Path) -> None:
     """Safety rule 4."""

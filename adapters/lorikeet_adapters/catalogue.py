@@ -50,6 +50,18 @@ MIGRATIONS = (
     ) STRICT;
     CREATE TABLE settings (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
     """,
+    # Adapters private to tenants, which a Lorikeet that does not know of them must not open; and answers
+    # that belong to whoever got them.
+    """
+    UPDATE names SET details = json_set(details, '$.tenants', json('null'));
+    ALTER TABLE answers RENAME TO answers_of_all;
+    CREATE TABLE answers (
+        owner TEXT NOT NULL, key TEXT NOT NULL, request TEXT NOT NULL, answer TEXT NOT NULL, at REAL NOT NULL,
+        PRIMARY KEY (owner, key)
+    ) STRICT;
+    INSERT INTO answers SELECT '', key, request, answer, at FROM answers_of_all;
+    DROP TABLE answers_of_all;
+    """,
 )
 KEPT_NOWHERE = "SELECT generation FROM generations EXCEPT SELECT generation FROM kept"
 
@@ -135,6 +147,14 @@ class Catalogue:
             StoredEvent(id, name, HistoryEvent(event), generation, _targets(text), at)
             for id, name, event, generation, text, at in found
         ]
+
+    def last(self, name: str, events: Iterable[HistoryEvent]) -> int:
+        """The id of the last of these events of a name; 0 when there was none."""
+        found = self.read(
+            "SELECT max(id) FROM history WHERE name = ? AND event IN (SELECT value FROM json_each(?))",
+            (name, json.dumps(list(events))),
+        )
+        return found[0][0] or 0
 
     def registered_at(self, name: str, generation: str) -> int:
         """The id of the last event that brought these bytes under this name; 0 when there is none."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from lorikeet_adapters.access import EVERYONE, Access, common
 from lorikeet_adapters.compose import Ingredient, compose
 from lorikeet_adapters.errors import ComposeRefused
 from lorikeet_adapters.mix import Mix, Term
@@ -21,6 +22,7 @@ from lorikeet_adapters.recipe import Recipe
 from lorikeet_adapters.record import AdapterRecord
 from lorikeet_adapters.registry import Registry
 from lorikeet_adapters.source import AdapterFiles
+from lorikeet_adapters.view import View
 from lorikeet_adapters.weights import AdapterWeights, load_weights
 
 
@@ -33,6 +35,7 @@ class Composer:
 
     def make(
         self,
+        view: View,
         name: str,
         terms: Sequence[Term],
         recipe: Recipe,
@@ -40,12 +43,16 @@ class Composer:
         replace: bool = False,
         expected: str | None = None,
         metadata: Mapping[str, object] | None = None,
+        access: Access | None = None,
     ) -> tuple[AdapterRecord, bool]:
         """Combine what these names mean now and register it; what it was made of goes into its provenance.
 
-        Raises ComposeRefused and what `Registry.lease` and `Registry.register` raise.
+        Unless `access` says more, only whoever may use every part may use it. Raises ComposeRefused and
+        what `View.lease` and `View.register` raise.
         """
-        with self._leased(terms) as generations:
+        view.grant(access)
+        given = access or _narrow(view, name, terms)
+        with self._leased(view, terms) as generations:
             weights = self.weights(recipe, terms, generations)
         config, tensors = peft_files(weights, self._outline, self._registry.base_name)
         parts = [
@@ -54,8 +61,14 @@ class Composer:
         ]
         files = AdapterFiles(config, io.BytesIO(tensors), {"type": "compose"})
         provenance = {"composed": {**asdict(recipe), "adapters": parts}}
-        return self._registry.register(
-            name, files, replace=replace, expected=expected, metadata=metadata, provenance=provenance
+        return view.register(
+            name,
+            files,
+            replace=replace,
+            expected=expected,
+            metadata=metadata,
+            access=given,
+            provenance=provenance,
         )
 
     def weights(self, recipe: Recipe, terms: Sequence[Term], generations: Sequence[str]) -> AdapterWeights:
@@ -71,12 +84,12 @@ class Composer:
         return load_weights(found.weights, found.spec, self._outline, torch.float32)
 
     @contextmanager
-    def _leased(self, terms: Sequence[Term]) -> Iterator[list[str]]:
+    def _leased(self, view: View, terms: Sequence[Term]) -> Iterator[list[str]]:
         """The generation each name means now, held for as long as `with` lasts."""
         leases: list[Mix] = []
         try:
             for term in terms:
-                leases.append(self._registry.lease([Term(term.adapter, 1.0)]))
+                leases.append(view.lease([Term(term.adapter, 1.0)]))
                 if not leases[-1].adapters:
                     raise ComposeRefused(
                         f"`{term.adapter}` is the base model, which is no part of an adapter"
@@ -88,6 +101,19 @@ class Composer:
         finally:
             for mix in leases:
                 self._registry.release(mix)
+
+
+def _narrow(view: View, name: str, terms: Sequence[Term]) -> Access | None:
+    """Who may use every part, and the adapter that had the name before; None where all may, or a tenant asks."""
+    if view.tenant is not None:
+        return None
+    known = {each.name: each.access for each in view.records()}
+    aliases = {each.name: [target.name for target in each.targets] for each in view.aliases()}
+    meant = {name, *(target for term in terms for target in aliases.get(term.adapter, [term.adapter]))}
+    found = common(known[each] for each in meant if each in known)
+    if found is None:
+        raise ComposeRefused("no tenant may use all of these adapters; say who may use the new one: tenants")
+    return None if found == EVERYONE else found
 
 
 def seed_of(recipe: Recipe, terms: Sequence[Term], generations: Sequence[str]) -> int:

@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from lorikeet_adapters.access import EVERYONE
 from lorikeet_adapters.alias import choose
 from lorikeet_adapters.errors import (
+    AccessRefused,
     AdapterChanged,
     AdapterConflict,
     AdapterIncompatible,
@@ -16,7 +18,9 @@ from lorikeet_adapters.errors import (
     AliasRefused,
     GenerationNotFound,
     MixRefused,
+    NameRefused,
     NameTaken,
+    PinRefused,
 )
 from lorikeet_adapters.stored import (
     Change,
@@ -54,9 +58,13 @@ class Directory:
 
     @cached_property
     def holders(self) -> Mapping[str, str]:
-        """The name each generation belongs to: one that means it, else one that can go back to it."""
-        former = {each: name for name, stored in self.names.items() for each in stored.generations}
-        return former | {stored.generation: name for name, stored in self.names.items()}
+        """The name each generation belongs to: one that means it, else one that can go back to it.
+
+        Private names are left out: this is for metrics, which everybody may read.
+        """
+        public = {name: stored for name, stored in self.names.items() if stored.access == EVERYONE}
+        former = {each: name for name, stored in public.items() for each in stored.generations}
+        return former | {stored.generation: name for name, stored in public.items()}
 
     @cached_property
     def kept(self) -> frozenset[str]:
@@ -102,13 +110,35 @@ class Directory:
             alias.name for alias in self.aliases.values() if name in {each.name for each in alias.targets}
         ]
 
-    def meaning(self, name: str, point: Callable[[str], float]) -> str:
+    def sees(self, name: str, tenant: str | None) -> bool:
+        """Is there such a name for this tenant; an alias is there for whoever may use all its targets."""
+        if name in self.aliases:
+            return all(self.names[each.name].access.lets_use(tenant) for each in self.aliases[name].targets)
+        return name == self.base_name or (name in self.names and self.names[name].access.lets_use(tenant))
+
+    def check_alias(self, name: str, by: str | None) -> None:
+        """Raises NameTaken unless an alias may have this name, AccessRefused for one that is not this tenant's own."""
+        self.check_free(name, "alias", by)
+        if name in self.aliases:
+            self.check_own(name, by)
+
+    def check_own(self, name: str, tenant: str | None) -> None:
+        """Raises AdapterNotFound for a name that this tenant does not see, AccessRefused for one not its own."""
+        if not self.sees(name, tenant):
+            raise AdapterNotFound(name)
+        meant = [each.name for each in self.aliases[name].targets] if name in self.aliases else [name]
+        if not all(self.names[each].access.lets_change(tenant) for each in meant):
+            raise AccessRefused(f"`{name}` is shared with your tenant; only the operator changes it")
+
+    def meaning(self, name: str, point: Callable[[str], float], tenant: str | None = None) -> str:
         """The generation that a new request for `name` gets; `point` draws where in an alias's split it falls.
 
         Raises AdapterNotFound, AdapterIncompatible, or MixRefused for the base, which is no adapter.
         """
         if name == self.base_name:
             raise MixRefused(f"`{name}` is the base model and takes no weight in a mix; leave it out")
+        if not self.sees(name, tenant):
+            raise AdapterNotFound(name)
         wanted: str | None = None
         meant = name
         if name in self.aliases:
@@ -124,8 +154,13 @@ class Directory:
             )
         return generation
 
-    def check_free(self, name: str, kind: str) -> None:
-        """Raises NameTaken unless an adapter or alias, as `kind` says, may have this name."""
+    def check_free(self, name: str, kind: str, by: str | None = None) -> None:
+        """Raises NameTaken unless an adapter or alias, as `kind` says, may have this name.
+
+        All tenants share one namespace, so a name that is private to another shows as taken, and no more.
+        """
+        if name in self and not self.sees(name, by):
+            raise NameTaken(f"`{name}` is taken; choose another name")
         others = {"adapter": self.aliases, "alias": self.names}
         if name == self.base_name:
             raise NameTaken(f"`{name}` is the base model's own name; choose another name")
@@ -133,46 +168,72 @@ class Directory:
             other = "an alias" if kind == "adapter" else "an adapter"
             raise NameTaken(f"`{name}` is {other} already; choose another name")
 
-    def changeable(self, name: str, expected: str | None) -> StoredName:
-        """The name as it is, if it may be changed now.
+    def changeable(self, name: str, expected: str | None, by: str | None = None) -> StoredName:
+        """The name as it is, if this tenant may change it now.
 
-        Raises AdapterChanged when it does not mean what is expected, AdapterNotFound, and AdapterInUse
+        Raises what `check_own` raises, AdapterChanged when it does not mean what is expected, AdapterNotFound, and AdapterInUse
         while a deletion waits.
         """
-        known = self.names.get(name)
+        known = self.names.get(name) if self.sees(name, by) else None
+        if known is not None:
+            self.check_own(name, by)
         if expected is not None and (known is None or expected not in (ANY, known.generation)):
             now = "there is no such adapter" if known is None else f"it means {known.generation}"
             raise AdapterChanged(f"`{name}` does not mean the generation expected; {now}")
+        if known is None:
+            raise AdapterNotFound(name)
         if name in self.leaving:
             raise AdapterInUse(f"`{name}` is being deleted and waits for running requests; try again later")
-        return self.named(name)
+        return known
+
+    def deletable(self, name: str, expected: str | None, by: str | None = None) -> StoredName:
+        """The name as it is, if this tenant may delete it now. Raises what `changeable` raises, and NameRefused."""
+        if name == self.base_name:
+            raise NameRefused(f"`{name}` is the base model; it stays as long as the server runs")
+        stored = self.changeable(name, expected, by)
+        if aliases := self.aliases_of(name):
+            seen = next((f"the alias `{each}`" for each in aliases if self.sees(each, by)), "an alias")
+            raise AdapterInUse(f"`{name}` is a target of {seen}; change that first")
+        return stored
+
+    def check_pins(self, rows: float, before: Directory) -> None:
+        """Raises PinRefused when the pinned need more than these rows, and more than before."""
+        if self.pinned_rows > max(rows, before.pinned_rows):
+            raise PinRefused(
+                f"the pinned adapters would need {self.pinned_rows} rank rows, there are {rows}; "
+                "unpin another, or start with more --rank-rows"
+            )
 
     def claim(
-        self, name: str, generation: str, may_replace: bool, expected: str | None
+        self, name: str, generation: str, may_replace: bool, expected: str | None, by: str | None = None
     ) -> HistoryEvent | None:
         """What it would be to give `name` this generation; None where it has it.
 
         Raises what `changeable` raises, NameTaken, and AdapterConflict for other bytes without leave to
         replace them.
         """
-        self.check_free(name, "adapter")
+        self.check_free(name, "adapter", by)
         known = self.names.get(name)
+        if known is not None:
+            self.check_own(name, by)
         if known is not None and known.generation == generation and name not in self.leaving:
             return None  # also when another was expected: what was wanted is so
         if known is None and expected is None:
             return HistoryEvent.REGISTERED
-        self.changeable(name, expected)
+        self.changeable(name, expected, by)
         if not may_replace and expected is None:
             raise AdapterConflict(f"`{name}` is taken by other bytes; send replace, or choose another name")
         return HistoryEvent.REPLACED
 
-    def check_targets(self, targets: tuple[Target, ...]) -> None:
-        """Raises AliasRefused, AdapterNotFound or GenerationNotFound for what cannot be meant."""
+    def check_targets(self, targets: tuple[Target, ...], by: str | None = None) -> None:
+        """A tenant's alias has the tenant's own adapters as targets. Raises what `check_own` raises, AliasRefused, AdapterNotFound or GenerationNotFound for what cannot be meant."""
         for target in targets:
+            if not self.sees(target.name, by):
+                raise AdapterNotFound(target.name)
             if target.name == self.base_name or target.name in self.aliases:
                 what = "the base model" if target.name == self.base_name else "an alias"
                 raise AliasRefused(f"`{target.name}` is {what}; an alias has adapters as its targets")
-            self.named(target.name)
+            self.check_own(target.name, by)
             if target.generation is not None:
                 self.having(target.name, target.generation)
 

@@ -8,11 +8,13 @@
     │   ├── MixRefused          a mix that cannot be read or is out of bounds
     │   ├── NameRefused         a name that breaks the naming rule
     │   ├── AliasRefused        targets that an alias cannot have
+    │   ├── TenantRefused       tenants that cannot be
     │   └── BlobTooLarge        a file beyond what the data folder takes
     ├── AdapterNotFound         nothing is registered under this name
     ├── GenerationNotFound      the name has no such generation on disk
     ├── AdapterConflict         the name is taken by other bytes
     │   └── NameTaken           the name belongs to the base, an alias or an adapter
+    ├── AccessRefused           seen by this tenant, but not its own to change
     ├── PinRefused              more pinned adapters than the device has rows for
     ├── AdapterChanged          the name means another generation than the caller expected
     ├── AdapterInUse            requests or aliases still need it
@@ -76,6 +78,10 @@ class AliasRefused(RefusedError):
     """An alias cannot have these targets."""
 
 
+class TenantRefused(RefusedError):
+    """A tenant's name, or a list of them, breaks the rule."""
+
+
 class BlobTooLarge(RefusedError):
     """A file has more bytes than the data folder takes."""
 
@@ -106,6 +112,10 @@ class AdapterConflict(LorikeetError):
 
 class NameTaken(AdapterConflict):
     """Adapters, aliases and the base share one namespace, and the name is another's in it."""
+
+
+class AccessRefused(LorikeetError):
+    """The tenant may use it, or knows of it, but it is not the tenant's own."""
 
 
 class PinRefused(LorikeetError):

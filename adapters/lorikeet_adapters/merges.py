@@ -19,6 +19,7 @@ from lorikeet_adapters.errors import AdapterNotFound, ComposeRefused
 from lorikeet_adapters.mix import Mix, Term
 from lorikeet_adapters.recipe import Recipe
 from lorikeet_adapters.registry import Registry
+from lorikeet_adapters.view import View
 from lorikeet_adapters.weights import AdapterWeights, ModuleRows
 
 PREFIX = "merge-"
@@ -43,12 +44,14 @@ class Merges:
         self._known: dict[str, _Merge] = {}  # the one used last at the end
         self._changing = threading.Lock()
 
-    def lease(self, recipe: Recipe, terms: Sequence[Term], count: int = 1, user: str | None = None) -> Mix:
+    def lease(
+        self, view: View, recipe: Recipe, terms: Sequence[Term], count: int = 1, user: str | None = None
+    ) -> Mix:
         """The merge as a mix of one, held until `count` calls of `release`. Raises what leasing its parts raises."""
         leased: list[tuple[str, Term]] = []
         try:
             for term in terms:
-                mix = self._registry.lease([Term(term.adapter, 1.0)], count, user)
+                mix = view.lease([Term(term.adapter, 1.0)], count, user)
                 if not mix.adapters:
                     raise ComposeRefused(f"`{term.adapter}` is the base model, which is no part of a merge")
                 leased.append((mix.adapters[0], term))
@@ -109,7 +112,10 @@ def is_merge(generation: str) -> bool:
 
 def _key(merge: _Merge) -> str:
     weights = [term.weight.hex() for term in merge.terms]
-    text = json.dumps([asdict(merge.recipe), merge.parents.adapters, weights], sort_keys=True)
+    names = [
+        term.adapter for term in merge.terms
+    ]  # a refusal speaks of them, and they can be a tenant's aliases
+    text = json.dumps([asdict(merge.recipe), merge.parents.adapters, weights, names], sort_keys=True)
     return PREFIX + hashlib.sha256(text.encode()).hexdigest()
 
 

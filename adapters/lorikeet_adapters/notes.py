@@ -59,19 +59,20 @@ class Notes:
         """When each generation was used last, as far as that was written down."""
         return dict(row[:2] for row in self._catalogue.read("SELECT generation, at FROM used"))
 
-    def remember_answer(self, key: str, request: str, answer: str) -> None:
-        """`request` is the digest of what was asked under this key. Answers older than a day are dropped."""
+    def remember_answer(self, owner: str, key: str, request: str, answer: str) -> None:
+        """`owner` is the tenant, empty for the operator; `request` is the digest of what was asked under this key. Answers older than a day are dropped."""
         with self._catalogue.transaction() as rows:
             rows.execute("DELETE FROM answers WHERE at < ?", (time.time() - ANSWERS_KEPT_S,))
             rows.execute(
-                "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?)", (key, request, answer, time.time())
+                "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?)",
+                (owner, key, request, answer, time.time()),
             )
 
-    def answer(self, key: str) -> tuple[str, str] | None:
-        """(digest of the request, answer) of the last day under this key, or None."""
+    def answer(self, owner: str, key: str) -> tuple[str, str] | None:
+        """(digest of the request, answer) that this owner got in the last day under this key, or None."""
         found = self._catalogue.read(
-            "SELECT request, answer FROM answers WHERE key = ? AND at >= ?",
-            (key, time.time() - ANSWERS_KEPT_S),
+            "SELECT request, answer FROM answers WHERE owner = ? AND key = ? AND at >= ?",
+            (owner, key, time.time() - ANSWERS_KEPT_S),
         )
         return (found[0][0], found[0][1]) if found else None
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from lorikeet_adapters.access import EVERYONE, Access
 from lorikeet_adapters.spec import AdapterSpec
 from lorikeet_adapters.stored import StoredGeneration, StoredName
 
@@ -51,6 +52,7 @@ class AdapterRecord:
     last_used: float | None
     pinned: bool
     leaving: bool
+    access: Access = EVERYONE
     warnings: tuple[str, ...] = ()
     findings: tuple[Mapping[str, str], ...] = ()
     provenance: Mapping[str, object] | None = None
@@ -112,6 +114,7 @@ def make_record(
         last_used=last_used,
         pinned=bool(stored.details["pinned"]),
         leaving=leaving,
+        access=stored.access,
         warnings=(*facts["warnings"], *stored.details["warnings"]),
         findings=generation.findings,
         provenance=stored.details["provenance"],

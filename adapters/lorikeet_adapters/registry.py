@@ -8,15 +8,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 
+from lorikeet_adapters.access import Access
 from lorikeet_adapters.admission import Admission
 from lorikeet_adapters.alias import check_shares
-from lorikeet_adapters.errors import (
-    AdapterIncompatible,
-    AdapterInUse,
-    AdapterNotFound,
-    NameRefused,
-    PinRefused,
-)
+from lorikeet_adapters.errors import AdapterIncompatible, AdapterInUse, AdapterNotFound
 from lorikeet_adapters.mix import Mix, Term
 from lorikeet_adapters.names import check_name
 from lorikeet_adapters.notes import KEEP_GENERATIONS
@@ -40,6 +35,7 @@ from lorikeet_adapters.stored import (
     StoredGeneration,
     StoredName,
     Target,
+    told,
 )
 from lorikeet_adapters.usage import Settled, Usage
 
@@ -89,6 +85,10 @@ class Registry:
     def name_of(self, generation: str) -> str | None:
         return self._usage.directory.holders.get(generation)
 
+    def sees(self, name: str, tenant: str | None) -> bool:
+        """Is there such a name for this tenant; None is the operator."""
+        return self._usage.directory.sees(name, tenant)
+
     def records(self) -> list[AdapterRecord]:
         return self._usage.records()
 
@@ -114,9 +114,11 @@ class Registry:
             raise AdapterNotFound(name)
         return found
 
-    def lease(self, terms: Iterable[Term], count: int = 1, user: str | None = None) -> Mix:
+    def lease(
+        self, terms: Iterable[Term], count: int = 1, user: str | None = None, tenant: str | None = None
+    ) -> Mix:
         """Names into generations, held until `count` calls of `release`; see `Usage.lease`."""
-        return self._usage.lease(terms, count, user)
+        return self._usage.lease(terms, count, user, tenant)
 
     def release(self, mix: Mix) -> None:
         """End a lease, at the request's terminal event; never waits for the disk."""
@@ -138,26 +140,28 @@ class Registry:
         expected: str | None = None,
         metadata: Mapping[str, object] | None = None,
         pinned: bool | None = None,
+        access: Access | None = None,
         provenance: Mapping[str, object] | None = None,
+        by: str | None = None,
     ) -> tuple[AdapterRecord, bool]:
         """Check the files and make `name` mean them; returns the record and whether anything changed.
 
         The same bytes under the same name are a no-op, but for metadata or a pin that is given and differs.
         Other bytes need `replace` or `expected`. Raises AdapterRefused, BlobTooLarge, AdapterConflict,
-        AdapterChanged, AdapterInUse or NameRefused.
+        AdapterChanged, AdapterInUse, AccessRefused or NameRefused.
         """
-        self._usage.directory.check_free(check_name(name), "adapter")
+        self._usage.directory.check_free(check_name(name), "adapter", by)
         spec, refused = read_spec(files.config)
         if refused:
             self.judge(files)  # raises, with what is wrong with the weights besides
-        said = {"metadata": metadata, "pinned": pinned}
+        said = {"metadata": metadata, "pinned": pinned, "access": access}
         with self._admitting, self.store.incoming() as arriving:
             known = self._usage.directory.generations
             generation = self._admission.admit(spec, files, arriving, known)
             with self._writing:
                 new: dict[str, object] = {"source": dict(files.origin), "provenance": provenance}
                 new["warnings"] = list(files.warnings)
-                event = self._usage.directory.claim(name, generation.generation, replace, expected)
+                event = self._usage.directory.claim(name, generation.generation, replace, expected, by)
                 changed = self._point(name, generation, event, new if event else {}, said)
                 return self.record(name), changed
 
@@ -165,13 +169,15 @@ class Registry:
         """What `register` would learn of the files, or AdapterRefused with every reason; nothing is kept."""
         return self._admission.judge(files)
 
-    def activate(self, name: str, generation: str, expected: str | None = None) -> tuple[AdapterRecord, bool]:
+    def activate(
+        self, name: str, generation: str, expected: str | None = None, by: str | None = None
+    ) -> tuple[AdapterRecord, bool]:
         """Make `name` mean one of its former generations again; returns the record and whether that changed anything.
 
         Raises GenerationNotFound, AdapterIncompatible, AdapterChanged or AdapterInUse.
         """
         with self._writing:
-            stored = self._usage.directory.changeable(name, expected)
+            stored = self._usage.directory.changeable(name, expected, by)
             known = self._usage.directory.having(name, generation)
             found = self._usage.directory.generations[generation]
             if found.findings:
@@ -192,28 +198,27 @@ class Registry:
         *,
         pinned: bool | None = None,
         metadata: Mapping[str, object] | None = None,
+        access: Access | None = None,
         expected: str | None = None,
+        by: str | None = None,
     ) -> AdapterRecord:
         """Change what is said about an adapter, not its bytes."""
         with self._writing:
-            stored = self._usage.directory.changeable(name, expected)
+            stored = self._usage.directory.changeable(name, expected, by)
             generation = self._usage.directory.generations[stored.generation]
-            self._point(name, generation, None, {}, {"metadata": metadata, "pinned": pinned})
+            said = {"metadata": metadata, "pinned": pinned, "access": access}
+            self._point(name, generation, None, {}, said)
             return self.record(name)
 
-    def delete(self, name: str, timeout: float, expected: str | None = None) -> Freed:
+    def delete(self, name: str, timeout: float, expected: str | None = None, by: str | None = None) -> Freed:
         """Wait up to `timeout` seconds for running requests, then forget `name` and free its bytes.
 
         New requests do not find the name meanwhile. Bytes that another name needs stay. Raises
         AdapterNotFound, AdapterChanged, and AdapterInUse when an alias sends requests here or requests
         outlast the wait: then the name is as it was.
         """
-        if name == self.base_name:
-            raise NameRefused(f"`{name}` is the base model; it stays as long as the server runs")
         with self._writing:
-            stored = self._usage.directory.changeable(name, expected)
-            if aliases := self._usage.directory.aliases_of(name):
-                raise AdapterInUse(f"`{name}` is a target of the alias `{aliases[0]}`; change that first")
+            stored = self._usage.directory.deletable(name, expected, by)
             self._usage.become(self._usage.directory.leave(name))
         running = self._usage.wait_for(name, timeout)
         with self._writing:
@@ -230,7 +235,9 @@ class Registry:
                 raise
         return Freed(settled.disk, total(settled.memory))
 
-    def put_alias(self, name: str, targets: Sequence[Target]) -> tuple[StoredAlias, bool]:
+    def put_alias(
+        self, name: str, targets: Sequence[Target], by: str | None = None
+    ) -> tuple[StoredAlias, bool]:
         """Make `name` send requests to these adapters; returns the alias and whether it is new.
 
         Raises AliasRefused, NameRefused, NameTaken, AdapterNotFound, GenerationNotFound or AdapterInUse.
@@ -238,8 +245,8 @@ class Registry:
         checked = check_shares(targets)
         with self._writing:
             directory = self._usage.directory
-            directory.check_free(check_name(name), "alias")
-            directory.check_targets(checked)
+            directory.check_alias(check_name(name), by)
+            directory.check_targets(checked, by)
             for target in checked:
                 self._usage.directory.changeable(target.name, None)
             known, now = directory.aliases.get(name), time.time()
@@ -249,10 +256,12 @@ class Registry:
             self._apply(Change(HistoryEvent.ALIAS_SET, put=made))
         return made, known is None
 
-    def delete_alias(self, name: str) -> None:
-        """Raises AdapterNotFound."""
+    def delete_alias(self, name: str, by: str | None = None) -> None:
+        """Raises AdapterNotFound or AccessRefused."""
         with self._writing:
-            self._apply(Change(HistoryEvent.ALIAS_DELETED, remove=self.alias(name)))
+            alias = self.alias(name)
+            self._usage.directory.check_own(name, by)
+            self._apply(Change(HistoryEvent.ALIAS_DELETED, remove=alias))
 
     def close(self) -> None:
         """Finish what the last requests have left to do."""
@@ -269,13 +278,7 @@ class Registry:
         """Make a name mean a generation and say of it what is given and not None; False when nothing differs."""
         directory = self._usage.directory
         known = directory.names.get(name)
-        details: dict[str, object] = {"pinned": False, "metadata": {}}
-        if known is not None:
-            details |= known.details
-        if event is HistoryEvent.REPLACED:
-            details["metadata"] = {}
-        details |= new
-        details |= {key: value for key, value in said.items() if value is not None}
+        details = told(known, event, new, said)
         healed = directory.generations.get(generation.generation) != generation
         if event is None and known is not None and details == known.details and not healed:
             return False
@@ -288,11 +291,7 @@ class Registry:
         """On disk first, then in memory, then what follows from it."""
         before = self._usage.directory
         after = before.after(change)
-        if after.pinned_rows > max(self._usage.rows, before.pinned_rows):
-            raise PinRefused(
-                f"the pinned adapters would need {after.pinned_rows} rank rows, there are {self._usage.rows}; "
-                "unpin another, or start with more --rank-rows"
-            )
+        after.check_pins(self._usage.rows, before)
         self.store.catalogue.commit(change)
         self._usage.become(after)
         log.info("%s %s", change.event, change.description)

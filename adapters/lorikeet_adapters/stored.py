@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from lorikeet_adapters.access import Access
+
 
 class HistoryEvent(StrEnum):
     """What can happen to a name. `ACTIVATED` is a step back to a newer generation, after a roll back."""
@@ -44,7 +46,7 @@ class StoredGeneration:
 class StoredName:
     """`generations` are those still on disk, the newest first; the first is what the name means.
 
-    `details` is what the operator said: source, metadata, pinned. `created` in seconds since the epoch.
+    `details` is what the operator said: source, metadata, pinned, tenants. `created` in seconds since the epoch.
     """
 
     name: str
@@ -55,6 +57,10 @@ class StoredName:
     @property
     def generation(self) -> str:
         return self.generations[0]
+
+    @property
+    def access(self) -> Access:
+        return Access.told(self.details)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,3 +114,25 @@ class Change:
         subject = self.put or self.remove
         assert subject is not None, "a change puts something or removes it"
         return subject
+
+
+def told(
+    known: StoredName | None,
+    event: HistoryEvent | None,
+    new: Mapping[str, object],
+    said: Mapping[str, object],
+) -> dict[str, object]:
+    """The details of a name after `event`: what is new with its bytes, and what is said and not None.
+
+    Other bytes do not keep the metadata of those before, but they stay private to whom those were.
+    """
+    details: dict[str, object] = {"pinned": False, "metadata": {}, "tenants": None}
+    if known is not None:
+        details |= known.details
+    if event is HistoryEvent.REPLACED:
+        details["metadata"] = {}
+    access = said.get("access")
+    if isinstance(access, Access):
+        details["tenants"] = None if access.tenants is None else list(access.tenants)
+    given = {key: value for key, value in said.items() if value is not None and key != "access"}
+    return details | dict(new) | given

@@ -68,10 +68,12 @@ class Usage:
                 len(left_out),
             )
 
-    def lease(self, terms: Iterable[Term], count: int = 1, user: str | None = None) -> Mix:
+    def lease(
+        self, terms: Iterable[Term], count: int = 1, user: str | None = None, tenant: str | None = None
+    ) -> Mix:
         """Resolve names into generations and hold them until `count` calls of `release`.
 
-        Raises AdapterNotFound for an unknown name, AdapterIncompatible for one that does not fit the base,
+        Raises AdapterNotFound for a name that is unknown or private to others than this tenant, AdapterIncompatible for one that does not fit the base,
         MixRefused for a mix out of bounds. The base alone is the empty mix; inside a mix it is refused,
         because its weight would mean nothing.
         """
@@ -81,7 +83,7 @@ class Usage:
             directory = self.directory
             if len(named) == 1 and named[0] == Term(directory.base_name, 1.0):
                 return Mix()
-            resolved = [Term(directory.meaning(term.adapter, point), term.weight) for term in named]
+            resolved = [Term(directory.meaning(term.adapter, point, tenant), term.weight) for term in named]
             mix = Mix.of(resolved)
             now = time.time()
             for generation in mix.adapters:

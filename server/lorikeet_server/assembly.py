@@ -19,9 +19,10 @@ from lorikeet_adapters.notes import ServedBase
 from lorikeet_adapters.record import Memory
 from lorikeet_adapters.registry import Registry
 from lorikeet_adapters.store import Store
+from lorikeet_adapters.view import View
 from lorikeet_adapters.weights import AdapterWeights, load_weights
 from lorikeet_server.api.services import ModelCard, Services
-from lorikeet_server.bridge import Bridge, Patience
+from lorikeet_server.bridge import Bridge
 from lorikeet_server.config import ModelConfig, ServerConfig
 from lorikeet_server.engine.engine import Engine
 from lorikeet_server.engine.grammars import Grammars
@@ -30,8 +31,12 @@ from lorikeet_server.engine.prefix_index import BLOCK
 from lorikeet_server.engine.roster import Vocabulary
 from lorikeet_server.engine.selftest import SelfTest, self_test
 from lorikeet_server.engine.tokenizer import Tokenizer, load_tokenizer
+from lorikeet_server.keyring import Keyring
+from lorikeet_server.limits import Limits
 from lorikeet_server.metrics import LoadTimes, Metrics
 from lorikeet_server.stock import offer_embedded, register_wanted, warn_of_hidden
+
+PUBLIC = ""  # no tenant has this name, so its view has what is everyone's
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +49,9 @@ class House:
     grammars: Grammars
 
 
-def assemble(config: ServerConfig, store: Store, wanted: Mapping[str, Path]) -> House:
+def assemble(
+    config: ServerConfig, store: Store, wanted: Mapping[str, Path], keys: Keyring | None = None
+) -> House:
     """Load and test the base, build the engine, register what a start registers. Raises LorikeetError.
 
     `wanted` maps names to the folders or hub ids of the operator's `--adapter`.
@@ -78,9 +85,8 @@ def assemble(config: ServerConfig, store: Store, wanted: Mapping[str, Path]) -> 
         offer_embedded(registry, store)
     register_wanted(registry, wanted, store.intake, config.http.max_adapter_bytes)
     warn_of_hidden(registry)
-    metrics = Metrics(engine.read_stats, base.quantization, names=registry, loads=loads)
-    patience = Patience(config.http.queue_seconds, config.http.request_seconds)
-    bridge = Bridge(engine, merges, config.http.max_open_requests, metrics.observe, patience)
+    metrics = Metrics(engine.read_stats, base.quantization, names=View(registry, PUBLIC), loads=loads)
+    bridge = Bridge(engine, merges, Limits.of(config.http), metrics.observe)
     grammars = make_grammars(base, tokenizer)
     services = Services(
         requests=bridge,
@@ -95,6 +101,7 @@ def assemble(config: ServerConfig, store: Store, wanted: Mapping[str, Path]) -> 
         composer=composer,
         merges=merges,
         grammars=grammars,
+        keys=keys,
     )
     return House(registry, bridge, services, grammars)
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import threading
-import time
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
@@ -21,7 +20,8 @@ from lorikeet_adapters.mix import Mix
 from lorikeet_server.engine.engine import Engine
 from lorikeet_server.engine.failures import DEAD
 from lorikeet_server.engine.request import Event, Failure, Finished, FinishReason, Request
-from lorikeet_server.errors import EngineDead, RequestError, ServerBusy, ServerDraining
+from lorikeet_server.errors import EngineDead, RequestError, ServerDraining
+from lorikeet_server.limits import Limits
 
 log = logging.getLogger(__name__)
 STOP_TIMEOUT_S = 30.0
@@ -67,20 +67,6 @@ class EventStream:
         self.close()
 
 
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """Seconds within which every request must be begun, and ended, whatever it asks for itself."""
-
-    queue: float = math.inf
-    total: float = math.inf
-
-    def bound(self, request: Request) -> Request:
-        """The same request with the moments at which it is given up."""
-        now = time.monotonic()
-        start_by, end_by = min(request.start_by, now + self.queue), min(request.end_by, now + self.total)
-        return replace(request, start_by=start_by, end_by=end_by)
-
-
 class Bridge:
     """`observe(request, event)` sees every event once, on the loop, whether or not anybody listens."""
 
@@ -88,16 +74,15 @@ class Bridge:
         self,
         engine: Engine,
         leases: Leases,
-        max_open: int,
+        limits: Limits,
         observe: Callable[[Request, Event], None],
-        patience: Patience = Patience(),  # a frozen value
     ) -> None:
         self.engine = engine
         self._leases = leases
-        self._max_open = max_open
+        self._limits = limits
         self._observe = observe
-        self._patience = patience
         self._open: dict[str, _Open] = {}
+        self._open_of: Counter[str] = Counter()  # by tenant
         self._idle = asyncio.Event()
         self._idle.set()
         self.draining = False
@@ -147,15 +132,14 @@ class Bridge:
     def submit(self, requests: Sequence[Request]) -> list[EventStream]:
         """Take over the caller's lease on each request's mix and stream its events.
 
-        Raises ServerDraining, ServerBusy or EngineDead at once, and then every lease is released.
+        Raises ServerDraining, EngineDead or what `Limits.check` does, at once; then every lease is released.
         """
         try:
             if self.draining:
                 raise ServerDraining("the server is stopping and takes no new requests; send it to another")
             if not self.alive:
                 raise EngineDead(DEAD.message)
-            if len(self._open) + len(requests) > self._max_open:
-                raise ServerBusy(f"{self._max_open} requests are waiting or running; try again in a second")
+            self._limits.check(self._open_of, requests)
         except RequestError:
             for request in requests:
                 self._leases.release(request.mix)
@@ -163,8 +147,9 @@ class Bridge:
         streams = []
         for request in requests:
             opened = self._open[request.id] = _Open(request)
+            self._open_of[request.tenant] += 1
             self._idle.clear()
-            self.engine.submit(self._patience.bound(request))
+            self.engine.submit(self._limits.timed(request))
             streams.append(EventStream(opened.events, partial(self.engine.cancel, request.id)))
         return streams
 
@@ -198,6 +183,7 @@ class Bridge:
             opened.events.put_nowait(event)  # first of all: whoever waits gets it whatever fails below
             if isinstance(event, Finished):
                 del self._open[event.request_id]
+                self._open_of -= Counter([opened.request.tenant])
                 self._leases.release(opened.request.mix)
             self._count(opened.request, event)
         if not self._open:

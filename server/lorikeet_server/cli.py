@@ -12,6 +12,7 @@ import typer
 from lorikeet_adapters.errors import LorikeetError
 from lorikeet_server import STARTED
 from lorikeet_server.config import ServerConfig
+from lorikeet_server.key_commands import keys
 from lorikeet_server.options import command
 
 
@@ -43,6 +44,7 @@ def make_app() -> typer.Typer:
     )
     app.callback()(lorikeet)
     app.command("serve")(command(ServerConfig, serve))
+    app.add_typer(keys, name="keys")
     for entry in sorted(entry_points(group="lorikeet.commands"), key=lambda each: each.name):
         entry.load()(app)
     return app

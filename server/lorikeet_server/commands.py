@@ -35,12 +35,15 @@ def add(
         bool, typer.Option("--replace", help="Give NAME to this adapter even if another one has it now.")
     ] = False,
     revision: Revision = "main",
+    tenant: Annotated[
+        list[str] | None, typer.Option(help="Private to this tenant; may be repeated, `*` is everyone.")
+    ] = None,
     data_dir: DataDir = DATA_DIR,
     url: Url = "",
 ) -> None:
     """Register an adapter, with the running server or in its data folder."""
     with open_desk(url, data_dir, may_make=True) as desk:
-        record = desk.add(Place(source, revision), name, replace)
+        record = desk.add(Place(source, revision), name, replace, tenant or [])
     typer.echo(f"{record['id']}  rank {record['rank']}  generation {record['generation'][:12]}")
     for warning in record["warnings"]:
         typer.echo(f"warning: {warning}")

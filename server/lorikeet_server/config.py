@@ -33,6 +33,12 @@ class HttpConfig:
 
     host: str = option("127.0.0.1", "Address to listen on.")
     port: int = option(8000, "Port to listen on; 0 takes a free one.", least=0, most=65535)
+    api_keys: str = option("", "File of API keys, made by `lorikeet keys new`; without it, loopback only.")
+    make_key: bool = option(
+        False, "Where the file of keys is not there, make it with one key, and print that."
+    )
+    open_metrics: bool = option(False, "Answer GET /metrics without a key.")
+    access_log: bool = option(False, "One JSON line a request on standard error.")
     insecure: bool = option(False, "Answer any host, without keys, to whoever reaches the port.")
     max_body_bytes: int = option(4 << 20, "Largest request body.", least=1)
     max_adapter_bytes: int = option(2 << 30, "Largest adapter uploaded or fetched from the hub.", least=1)
@@ -41,6 +47,9 @@ class HttpConfig:
     queue_seconds: int = option(120, "How long a request may wait before it is begun.", least=1)
     request_seconds: int = option(
         1800, "How long a request may take in all; its own `timeout` is cut to this.", least=1
+    )
+    max_tenant_requests: int = option(
+        256, "Requests of one tenant waiting or running; beyond them 429.", least=1
     )
     drain_seconds: int = option(
         20, "How long requests may still run once the server is told to stop.", least=0

@@ -10,6 +10,9 @@
         ├── BodyTooSlow               nothing of the body came for too long
         ├── KeyReused                 an Idempotency-Key that was sent with another request
         ├── HostForbidden             not addressed to this machine, or from a foreign page
+        ├── InvalidKey                no API key, or one that is not known
+        ├── ScopeMissing              a key that is not for this
+        ├── TenantBusy                as many requests of this tenant as it may have
         ├── MixUnusable               an adapter of the mix cannot be applied
         ├── ServerBusy                the queue is full
         ├── QueuedTooLong             it waited longer than it may before it was begun
@@ -73,6 +76,18 @@ class HostForbidden(RequestError):
     """The request is not addressed to this machine, or comes from a foreign page."""
 
 
+class InvalidKey(RequestError):
+    """The request has no API key, or one that is not known."""
+
+
+class ScopeMissing(RequestError):
+    """The API key is known, but lacks the scope that the route needs."""
+
+
+class TenantBusy(RequestError):
+    """As many requests of this tenant as it may have are waiting or running; try again later."""
+
+
 class MixUnusable(RequestError):
     """An adapter of the mix cannot be applied to this base."""
 
@@ -118,6 +133,7 @@ class HttpError:
     code: str
     native_type: str = "validation"
     retry_after: int | None = None
+    challenge: str = ""  # for WWW-Authenticate
 
 
 INVALID = "invalid_request_error"
@@ -130,6 +146,8 @@ TABLE: dict[type[LorikeetError], HttpError] = {
     adapters.NameRefused: HttpError(400, INVALID, "invalid_name"),
     adapters.AliasRefused: HttpError(400, INVALID, "invalid_alias"),
     adapters.BlobTooLarge: HttpError(413, INVALID, "adapter_too_large"),
+    adapters.TenantRefused: HttpError(400, INVALID, "invalid_tenants"),
+    adapters.AccessRefused: HttpError(403, "permission_error", "not_yours"),
     adapters.AdapterNotFound: HttpError(404, INVALID, "model_not_found"),
     adapters.GenerationNotFound: HttpError(404, INVALID, "generation_not_found"),
     adapters.AdapterConflict: HttpError(409, INVALID, "adapter_exists"),
@@ -149,6 +167,11 @@ TABLE: dict[type[LorikeetError], HttpError] = {
     BodyTooLarge: HttpError(413, INVALID, "body_too_large"),
     BodyTooSlow: HttpError(408, INVALID, "body_too_slow"),
     HostForbidden: HttpError(403, "permission_error", "host_forbidden"),
+    InvalidKey: HttpError(401, INVALID, "invalid_api_key", challenge='Bearer realm="lorikeet"'),
+    ScopeMissing: HttpError(
+        403, "permission_error", "insufficient_scope", challenge='Bearer error="insufficient_scope"'
+    ),
+    TenantBusy: HttpError(429, "rate_limit_error", "tenant_busy", "overloaded", retry_after=1),
     adapters.ComposeRefused: HttpError(422, INVALID, "invalid_composition"),
     MixUnusable: HttpError(422, INVALID, "adapter_refused"),
     ServerBusy: HttpError(503, "server_error", "server_busy", "overloaded", retry_after=1),

@@ -18,9 +18,10 @@ class Example:
         messages = [{"role": "user", "content": self.message}]
         return {"model": self.model, "messages": messages, "temperature": 0}
 
-    def curl(self, url: str) -> str:
+    def curl(self, url: str, *, with_key: bool = False) -> str:
         """A line for a shell that prints the answer's text; no message holds a single quote."""
-        asked = f"curl -s {url}/v1/chat/completions -H 'content-type: application/json' -d '{json.dumps(self.body)}'"
+        key = '-H "authorization: Bearer $LORIKEET_API_KEY" ' if with_key else ""
+        asked = f"curl -s {url}/v1/chat/completions {key}-H 'content-type: application/json' -d '{json.dumps(self.body)}'"
         return f'{asked} | python3 -c "{PRINT_TEXT}"'
 
 

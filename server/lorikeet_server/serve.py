@@ -14,9 +14,11 @@ from starlette.applications import Starlette
 
 from lorikeet_adapters.errors import RefusedError
 from lorikeet_adapters.store import Store, open_store
+from lorikeet_server.api import access_log
 from lorikeet_server.api.services import Services
 from lorikeet_server.config import HttpConfig, ServerConfig
 from lorikeet_server.examples import EXAMPLES
+from lorikeet_server.keyring import Keyring, Scope, add_key
 from lorikeet_server.model_source import check_device, check_source
 from lorikeet_server.stock import wanted_folders
 
@@ -32,11 +34,8 @@ def run(config: ServerConfig, started: float) -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     log.setLevel(logging.INFO)
     logging.getLogger("transformers.tokenization_utils_base").addFilter(_is_news)
-    if not config.http.is_loopback and not config.http.insecure:
-        raise RefusedError(
-            f"{config.http.host} can be reached by others and there are no keys; "
-            "listen on 127.0.0.1, or say --insecure if something in front of the server protects it"
-        )
+    keys = open_keys(config.http)
+    access_log.switch(config.http.access_log)
     listener, http = listen(config.http)
     with listener:
         check_source(config.model.source)
@@ -45,7 +44,7 @@ def run(config: ServerConfig, started: float) -> None:
         with open_store(config.data_dir) as store:
             store.announce(http.url)
             log.info("loading the base %s; %s answers once it is tested", config.model.source, http.url)
-            _serve(replace(config, http=http), store, wanted, listener, started)
+            _serve(replace(config, http=http), store, wanted, listener, keys=keys, started=started)
 
 
 def _is_news(record: logging.LogRecord) -> bool:
@@ -73,14 +72,43 @@ def listen(http: HttpConfig) -> tuple[socket.socket, HttpConfig]:
     return listener, replace(http, port=listener.getsockname()[1])
 
 
+def open_keys(http: HttpConfig) -> Keyring | None:
+    """The keys that protect the server, or None where the loopback or `--insecure` stands for them.
+
+    Raises RefusedError when nothing does.
+    """
+    if not http.api_keys:
+        if http.make_key or http.open_metrics:
+            raise RefusedError("--make-key and --open-metrics mean nothing without --api-keys FILE")
+        if not http.is_loopback and not http.insecure:
+            raise RefusedError(
+                f"{http.host} can be reached by others and there are no keys; give it --api-keys FILE, "
+                "listen on 127.0.0.1, or say --insecure if something in front of the server protects it"
+            )
+        return None
+    if http.insecure:
+        raise RefusedError("--insecure means to serve without keys, and --api-keys with them; say one")
+    path = Path(http.api_keys)
+    if http.make_key and not path.exists():
+        secret = add_key(path, "first", list(Scope), None)
+        print(f"\nThe first key, shown this once, with every scope: {secret}\n", flush=True)
+    return Keyring(path)
+
+
 def _serve(
-    config: ServerConfig, store: Store, wanted: Mapping[str, Path], listener: socket.socket, started: float
+    config: ServerConfig,
+    store: Store,
+    wanted: Mapping[str, Path],
+    listener: socket.socket,
+    *,
+    keys: Keyring | None,
+    started: float,
 ) -> None:
     from lorikeet_server.api.app import create_app
     from lorikeet_server.assembly import assemble
     from lorikeet_server.drain import serve_until_stopped
 
-    house = assemble(config, store, wanted)
+    house = assemble(config, store, wanted, keys)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -110,7 +138,10 @@ def _announce(config: ServerConfig, services: Services, seconds: float) -> None:
     if config.model.source == "demo":
         print(
             "\nTry:\n",
-            *(f"  {example.curl(config.http.url)}\n" for example in EXAMPLES),
+            *(
+                f"  {example.curl(config.http.url, with_key=services.keys is not None)}\n"
+                for example in EXAMPLES
+            ),
             sep="\n",
             flush=True,
         )

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import fcntl
 import io
+import json
 import sqlite3
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lorikeet_adapters.access import EVERYONE
+from lorikeet_adapters.catalogue import MIGRATIONS
 from lorikeet_adapters.errors import BlobTooLarge, StoreError, StoreLocked
 from lorikeet_adapters.lock import hold, holder_url
 from lorikeet_adapters.mix import Term
@@ -68,6 +72,31 @@ def test_the_second_opener_is_told_where_the_first_listens(tmp_path: Path) -> No
 def test_nobody_holds_a_folder_that_is_not_there(tmp_path: Path) -> None:
     assert holder_url(tmp_path / "nowhere") is None
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_folder_of_the_first_schema_is_opened_with_everything_everyones(tmp_path: Path) -> None:
+    """Adapters, aliases, history and answers of a folder that knows of no tenants."""
+    (tmp_path / "blobs").mkdir()
+    old = sqlite3.connect(tmp_path / "catalogue.sqlite")
+    facts = '{"ranks": {"q": 2}, "bytes": 8, "warnings": []}'
+    details = '{"pinned": true, "metadata": {"a": 1}, "source": {}, "warnings": [], "provenance": null}'
+    old.executescript(MIGRATIONS[0])
+    old.execute("INSERT INTO generations VALUES ('g', 'c', 'w', ?, '', '[]')", (facts,))
+    old.execute("INSERT INTO names VALUES ('formal', ?, 1.5)", (details,))
+    old.execute("INSERT INTO kept VALUES ('formal', 0, 'g')")
+    old.execute("INSERT INTO history VALUES (7, 'formal', 'registered', 'g', '[]', 1.5)")
+    old.execute("INSERT INTO answers VALUES ('once', 'd', 'told', ?)", (time.time(),))
+    old.execute("PRAGMA user_version = 1")
+    old.commit()
+    old.close()
+    for _ in range(2):  # as it is migrated, and as it is from then on
+        with Store(tmp_path) as store:
+            (name,) = store.catalogue.names()
+            assert name.details == {**json.loads(details), "tenants": None}
+            assert name.access == EVERYONE
+            assert [each.id for each in store.catalogue.history("formal", 9)] == [7]
+            assert store.notes.answer("", "once") == ("d", "told")
+            assert store.notes.answer("acme", "once") is None
 
 
 def test_a_folder_from_the_future_is_left_alone(tmp_path: Path) -> None:

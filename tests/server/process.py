@@ -23,6 +23,7 @@ class ServerProcess:
     def __init__(self, folder: Path, *words: str) -> None:
         self.data = folder / "data"
         self._log = folder / "stderr.txt"
+        self._output = folder / "stdout.txt"
         self._words = ["serve", "--port", "0", "--data-dir", str(self.data), *words]
         self._process: subprocess.Popen[bytes] | None = None
         self._url = ""
@@ -33,11 +34,19 @@ class ServerProcess:
         return self._log.read_text()
 
     @property
+    def output(self) -> str:
+        """What it has written to standard output."""
+        return self._output.read_text()
+
+    @property
     def url(self) -> str:
         if self._process is None:
-            with self._log.open("wb") as log:
+            with self._log.open("wb") as log, self._output.open("wb") as output:
                 self._process = subprocess.Popen(
-                    [*ENTRY, *self._words], stderr=log, env={**os.environ, "HF_HUB_OFFLINE": "1"}
+                    [*ENTRY, *self._words],
+                    stdout=output,
+                    stderr=log,
+                    env={**os.environ, "HF_HUB_OFFLINE": "1"},
                 )
             self._url = self._wait_until_ready(self._process)
         return self._url

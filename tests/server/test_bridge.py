@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -20,7 +21,8 @@ from lorikeet_server.bridge import Bridge, EventStream
 from lorikeet_server.engine.engine import Engine
 from lorikeet_server.engine.failures import DEAD
 from lorikeet_server.engine.request import Event, Finished, FinishReason, Request, Sampling, Token
-from lorikeet_server.errors import EngineDead, ServerBusy, ServerDraining
+from lorikeet_server.errors import EngineDead, RequestRefused, ServerBusy, ServerDraining, TenantBusy
+from lorikeet_server.limits import Limits
 from tests.server.world import Exchange, Server
 
 SOON = 20.0
@@ -72,18 +74,19 @@ class Hand:
 
 
 @asynccontextmanager
-async def by_hand(max_open: int = 4) -> AsyncIterator[Hand]:
+async def by_hand(max_open: int = 4, max_tenant: float = math.inf) -> AsyncIterator[Hand]:
     engine, leases, observed = HandEngine(), Leases(), list[Event]()
     as_engine: Engine = engine  # type: ignore[assignment]
     as_registry: Registry = leases  # type: ignore[assignment]
-    bridge = Bridge(as_engine, as_registry, max_open, lambda request, event: observed.append(event))
+    limits = Limits(max_open, max_tenant)
+    bridge = Bridge(as_engine, as_registry, limits, lambda request, event: observed.append(event))
     bridge.start()
     yield Hand(bridge, engine, leases, observed)
     await bridge.stop()
 
 
-def request(name: str) -> Request:
-    return Request(name, (1, 2), Sampling(max_tokens=4), MIX)
+def request(name: str, tenant: str = "") -> Request:
+    return Request(name, (1, 2), Sampling(max_tokens=4), MIX, tenant)
 
 
 def said(name: str, index: int = 0) -> Token:
@@ -325,5 +328,27 @@ def test_stopping_ends_what_runs_and_joins_the_thread(server: Server) -> None:
         assert set(server.leases().values()) == {0}
         started = [thread.name for thread in threading.enumerate() if thread not in before]
         assert "engine" not in started
+
+    play(scenario)
+
+
+def test_a_tenant_has_its_own_bound_and_the_operator_only_that_of_all() -> None:
+    async def scenario() -> None:
+        async with by_hand(max_open=6, max_tenant=2) as hand:
+            held = hand.bridge.submit([request("a1", "acme"), request("a2", "acme")])
+            with pytest.raises(TenantBusy, match="2 requests of your tenant"):
+                hand.bridge.submit([request("a3", "acme")])
+            assert hand.leases.released[MIX] == 1, "the lease of the one that was refused"
+            held += hand.bridge.submit([request("b1", "beta")])
+            held += hand.bridge.submit([request("o1"), request("o2"), request("o3")])
+            with pytest.raises(ServerBusy):
+                hand.bridge.submit([request("b2", "beta")])
+            hand.engine.publish([over("a1"), over("o1")])
+            await everything(held[0])
+            held += hand.bridge.submit([request("a4", "acme")])
+            with pytest.raises(TenantBusy):
+                hand.bridge.submit([request("a5", "acme")])
+            with pytest.raises(RequestRefused, match="may have 2"):
+                hand.bridge.submit([request(f"c{each}", "acme") for each in range(3)])
 
     play(scenario)

@@ -8,6 +8,7 @@ import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -404,3 +405,73 @@ def test_compose_on_the_folder_and_through_the_server_makes_the_same_adapter(
     assert generations[0] == generations[1]
     for name in ("one", "two", "both"):
         run("rm", name, "--url", process.url)
+
+
+class Asked(http.server.BaseHTTPRequestHandler):
+    """Keeps the keys it was sent, and sends whoever asks for /away to another server."""
+
+    keys: list[str | None]
+    away = ""
+
+    def do_GET(self) -> None:
+        type(self).keys.append(self.headers["authorization"])
+        self.send_response(307 if self.away else 200)
+        self.send_header("location", f"{self.away}/v1/adapters")
+        self.end_headers()
+        self.wfile.write(b'{"object": "list", "data": [], "has_more": false}')
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@contextmanager
+def asked(away: str = "") -> Iterator[tuple[str, list[str | None]]]:
+    keys: list[str | None] = []
+    handler = type("Handler", (Asked,), {"keys": keys, "away": away})
+    with http.server.HTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", keys
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_the_key_comes_from_the_environment_and_goes_to_the_server_named_alone(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Safety rule 13: not to whomever a redirect names."""
+    with asked() as (other, seen_there), asked(away=other) as (url, seen_here):
+        assert run("list", "--url", url)[0] == 0
+        monkeypatch.setenv("LORIKEET_API_KEY", " lk-secret\n")
+        assert run("list", "--url", url)[0] == 0
+        assert seen_here == [None, "Bearer lk-secret"]
+        assert seen_there == [None, None]
+        for wrong in ("lk-sec\nret", "lk-s\u00e9cret"):
+            monkeypatch.setenv("LORIKEET_API_KEY", wrong)
+            code, _, err = run("list", "--url", url)
+            assert code == 1
+            assert "LORIKEET_API_KEY" in err
+            assert "cret" not in err
+
+
+def test_an_adapter_can_be_added_for_tenants(run: Run, world: World, tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        store.notes.remember_base(ServedBase(str(world.base), BASE))
+    words = ("add", world.adapters["formal"], "--name", "formal", "--data-dir", tmp_path)
+
+    def tenants() -> list[str] | None:
+        shown = json.loads(run("show", "formal", "--json", "--data-dir", tmp_path)[1])["tenants"]
+        assert shown is None or isinstance(shown, list)
+        return shown
+
+    for more, expected in (
+        (("--tenant", "acme", "--tenant", "beta"), ["acme", "beta"]),
+        ((), ["acme", "beta"]),
+        (("--tenant", "*"), None),
+    ):
+        code, _, err = run(*words, *more)
+        assert (code, err) == (0, "")
+        assert tenants() == expected
+    assert run(*words, "--tenant", "a b")[0] == 1

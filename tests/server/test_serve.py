@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 import signal
 import socket
+import stat
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from lorikeet_adapters.store import Store
 from lorikeet_server.cli import main
 from lorikeet_server.config import HttpConfig
 from lorikeet_server.engine.tokenizer import load_tokenizer
+from lorikeet_server.keyring import add_key
 from lorikeet_server.serve import listen
 from tests.server.process import ServerProcess, lorikeet
 from tests.server.world import BASE, RANKS, World, events_of
@@ -219,6 +222,54 @@ def attempt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "example.org"])
 def test_a_public_address_without_keys_is_refused(attempt: Refusal, host: str) -> None:
     assert "--insecure" in refusal(*attempt, "--host", host)
+
+
+def test_keys_that_protect_nothing_are_refused(attempt: Refusal, tmp_path: Path) -> None:
+    file = tmp_path / "keys.toml"
+    assert "lorikeet keys new" in refusal(*attempt, "--host", "0.0.0.0", "--api-keys", str(file))
+    add_key(file, "ops", ["admin"], None)
+    assert "say one" in refusal(*attempt, "--insecure", "--api-keys", str(file))
+    file.write_text("[[keys]]\nnome = 1\n")
+    assert "nome" in refusal(*attempt, "--api-keys", str(file))
+    for flag in ("--make-key", "--open-metrics"):
+        assert "--api-keys" in refusal(*attempt, flag)
+
+
+def test_the_first_start_of_the_container(world: World, tmp_path: Path) -> None:
+    """Safety rule 14: on 0.0.0.0 with a key that is made once and printed once; the next start prints none."""
+    file = tmp_path / "keys.toml"
+    words = ["--host", "0.0.0.0", "--api-keys", str(file), "--make-key", "--access-log"]
+    server = ServerProcess(tmp_path, "--model", str(world.base), "--threads", "1", *words)
+    try:
+        url = server.url.replace("0.0.0.0", "127.0.0.1")
+        (secret,) = re.findall(r"lk-[A-Za-z0-9_-]{43}", server.output)
+        assert httpx.get(f"{url}/v1/models").status_code == 401
+        headers = {"authorization": f"Bearer {secret}", "host": "lorikeet.example"}
+        for path in ("/v1/models", "/v1/adapters", "/metrics"):
+            assert httpx.get(f"{url}{path}", headers=headers).status_code == 200
+        done = lorikeet("keys", "new", "--tenant", "acme", LORIKEET_API_KEYS=str(file))
+        until(lambda: httpx.get(f"{url}/info", headers={"authorization": f"Bearer {done.stdout.strip()}"}))
+        server.end(signal.SIGTERM)
+        lines = [json.loads(line) for line in server.log.splitlines() if line.startswith("{")]
+        assert {(each["status"], each["key"]) for each in lines} >= {
+            (401, None),
+            (200, "first"),
+            (200, "acme-1"),
+        }
+        assert secret not in server.log
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        assert server.url
+        assert "lk-" not in server.output
+    finally:
+        server.close()
+
+
+def until(ask: Callable[[], httpx.Response]) -> None:
+    """The file of keys is looked at once a second."""
+    deadline = time.monotonic() + 30.0
+    while ask().status_code != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_an_address_that_is_not_ours_is_refused(attempt: Refusal, tmp_path: Path) -> None:

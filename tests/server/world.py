@@ -25,7 +25,7 @@ from lorikeet_adapters.store import Store
 from lorikeet_server.api.app import create_app
 from lorikeet_server.api.services import ModelCard, Services
 from lorikeet_server.assembly import make_engine, make_grammars
-from lorikeet_server.bridge import Bridge, Patience
+from lorikeet_server.bridge import Bridge
 from lorikeet_server.config import HttpConfig, ServerConfig
 from lorikeet_server.engine.config import EngineConfig
 from lorikeet_server.engine.engine import Engine
@@ -41,6 +41,7 @@ from lorikeet_server.engine.request import (
 )
 from lorikeet_server.engine.stats import EngineStats
 from lorikeet_server.engine.tokenizer import load_tokenizer
+from lorikeet_server.limits import Limits
 from lorikeet_server.metrics import LoadTimes, Metrics
 from tests.tiny import blended_model, greedy, make_model, save_adapter, save_model
 
@@ -109,8 +110,7 @@ def make_server(
         loads = LoadTimes()
         made = make_engine(config, base, tokenizer, registry, merges, loads=loads)
         metrics = Metrics(lambda: made.stats, "fp32", names=registry, loads=loads)
-        patience = Patience(http.queue_seconds, http.request_seconds)
-        bridge = Bridge(made, merges, http.max_open_requests, metrics.observe, patience)
+        bridge = Bridge(made, merges, Limits.of(http), metrics.observe)
         grammars = make_grammars(base, tokenizer)
         services = Services(
             requests=bridge,

@@ -11,6 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from lorikeet_adapters.access import Access
 from lorikeet_adapters.arrival import Arrival
 from lorikeet_adapters.errors import AdapterRefused
 from lorikeet_adapters.finding import verdict
@@ -20,6 +21,7 @@ from lorikeet_adapters.record import AdapterRecord
 from lorikeet_adapters.source import AdapterFiles
 from lorikeet_server.api.backstage import checked, deleted
 from lorikeet_server.api.body import Body, read_body
+from lorikeet_server.api.caller import view_of
 from lorikeet_server.api.precondition import answered_once, expected_generation
 from lorikeet_server.api.records import (
     event_object,
@@ -52,17 +54,18 @@ class ChangeBody(Body):
     """What can be said of an adapter without new bytes; absent is unchanged."""
 
     pinned: bool | None = None
+    tenants: list[str] | None = None
     metadata: dict[str, Any] | None = None
 
 
 async def list_adapters(http: Request) -> Response:
     services: Services = http.app.state.services
-    return JSONResponse(page_of(http, lambda each: _wire(services, each), services.registry.records()))
+    return JSONResponse(page_of(http, lambda each: _wire(services, each), view_of(http).records()))
 
 
 async def retrieve_adapter(http: Request) -> Response:
     services: Services = http.app.state.services
-    return _answer(services, services.registry.record(http.path_params["name"]))
+    return _answer(services, view_of(http).record(http.path_params["name"]))
 
 
 async def register_adapter(http: Request) -> Response:
@@ -87,11 +90,15 @@ async def register_adapter(http: Request) -> Response:
 async def change_adapter(http: Request) -> Response:
     services: Services = http.app.state.services
     body = await read_body(http, ChangeBody)
-    expected = expected_generation(http)
+    access, expected = Access.of(body.tenants), expected_generation(http)
 
     def change() -> AdapterRecord:
-        return services.registry.update(
-            http.path_params["name"], pinned=body.pinned, metadata=body.metadata, expected=expected
+        return view_of(http).update(
+            http.path_params["name"],
+            pinned=body.pinned,
+            metadata=body.metadata,
+            access=access,
+            expected=expected,
         )
 
     return _answer(services, await run_in_threadpool(change))
@@ -102,26 +109,24 @@ async def activate_generation(http: Request) -> Response:
     services: Services = http.app.state.services
     body = await read_body(http, ActivateBody)
     name, expected = http.path_params["name"], expected_generation(http)
-    record, _ = await run_in_threadpool(services.registry.activate, name, body.generation, expected)
+    record, _ = await run_in_threadpool(view_of(http).activate, name, body.generation, expected)
     return _answer(services, record)
 
 
 async def adapter_history(http: Request) -> Response:
     """Everything that happened to a name, the newest first; `after` is the id of an event."""
-    services: Services = http.app.state.services
     limit, after = read_page(http)
     if after is not None and not (after.isascii() and after.isdigit() and len(after) < 19):
         raise RequestRefused("after: must be the id of an event", param="after")
     before = None if after is None else int(after)
-    found = await run_in_threadpool(services.registry.history, http.path_params["name"], limit + 1, before)
+    found = await run_in_threadpool(view_of(http).history, http.path_params["name"], limit + 1, before)
     return JSONResponse(list_object([event_object(each) for each in found[:limit]], len(found) > limit))
 
 
 async def delete_adapter(http: Request) -> Response:
     """Waits for running requests, then says how many bytes came free where."""
-    services: Services = http.app.state.services
     name, expected = http.path_params["name"], expected_generation(http)
-    freed = await deleted(http, partial(services.registry.delete, name, DELETE_WAIT_S, expected))
+    freed = await deleted(http, partial(view_of(http).delete, name, DELETE_WAIT_S, expected))
     return JSONResponse(freed_object(name, freed))
 
 
@@ -130,13 +135,14 @@ async def _register(
 ) -> tuple[dict[str, Any], int]:
     services: Services = http.app.state.services
     register = partial(
-        services.registry.register,
+        view_of(http).register,
         fields.name,
         files,
         replace=fields.replace,
         expected=expected,
         metadata=fields.metadata,
         pinned=fields.pinned,
+        access=Access.of(fields.tenants),
     )
     record, changed = await checked(http, register)
     return _wire(services, record), 201 if changed else 200
@@ -148,7 +154,7 @@ async def _try(http: Request, services: Services) -> dict[str, Any]:
         async with opened(http, services, TrialFields, TrialBody) as (fields, files):
             if fields.name:
                 check_name(fields.name)
-            await checked(http, partial(services.registry.judge, files))
+            await checked(http, partial(view_of(http).judge, files))
     except AdapterRefused as refused:
         return verdict(refused.findings)
     return verdict([])

@@ -12,8 +12,8 @@ from starlette.responses import JSONResponse, Response
 from lorikeet_adapters.alias import MAX_TARGETS, MAX_WEIGHT
 from lorikeet_adapters.stored import Target
 from lorikeet_server.api.body import Body, read_body
+from lorikeet_server.api.caller import view_of
 from lorikeet_server.api.records import alias_object, page_of
-from lorikeet_server.api.services import Services
 
 EVENTS_SHOWN = 100
 
@@ -30,33 +30,29 @@ class AliasBody(Body):
 
 async def list_aliases(http: Request) -> Response:
     """Without their histories."""
-    services: Services = http.app.state.services
-    return JSONResponse(page_of(http, alias_object, services.registry.aliases()))
+    return JSONResponse(page_of(http, alias_object, view_of(http).aliases()))
 
 
 async def retrieve_alias(http: Request) -> Response:
-    services: Services = http.app.state.services
-    return await _answer(services, http.path_params["name"])
+    return await _answer(http, http.path_params["name"])
 
 
 async def put_alias(http: Request) -> Response:
     """201 for a new alias, 200 for one that was there."""
-    services: Services = http.app.state.services
     body = await read_body(http, AliasBody)
     targets = tuple(Target(each.name, each.generation, each.weight) for each in body.targets)
-    alias, new = await run_in_threadpool(services.registry.put_alias, http.path_params["name"], targets)
-    return await _answer(services, alias.name, 201 if new else 200)
+    alias, new = await run_in_threadpool(view_of(http).put_alias, http.path_params["name"], targets)
+    return await _answer(http, alias.name, 201 if new else 200)
 
 
 async def delete_alias(http: Request) -> Response:
     """Running requests go on: they have their generations."""
-    services: Services = http.app.state.services
     name = http.path_params["name"]
-    await run_in_threadpool(services.registry.delete_alias, name)
+    await run_in_threadpool(view_of(http).delete_alias, name)
     return JSONResponse({"object": "alias", "id": name, "deleted": True})
 
 
-async def _answer(services: Services, name: str, status: int = 200) -> Response:
-    alias = services.registry.alias(name)
-    history = await run_in_threadpool(services.registry.history, name, EVENTS_SHOWN)
+async def _answer(http: Request, name: str, status: int = 200) -> Response:
+    alias = view_of(http).alias(name)
+    history = await run_in_threadpool(view_of(http).history, name, EVENTS_SHOWN)
     return JSONResponse(alias_object(alias, history), status)

@@ -26,6 +26,7 @@ from lorikeet_server.api import (
 )
 from lorikeet_server.api.backstage import Backstage
 from lorikeet_server.api.envelope import on_error, on_http_error
+from lorikeet_server.api.gate import Gate
 from lorikeet_server.api.guard import Guard
 from lorikeet_server.api.run import ClientGone
 from lorikeet_server.api.services import Services
@@ -72,13 +73,14 @@ ROUTES = [
 
 def create_app(services: Services, lifespan: Lifespan | None = None) -> Starlette:
     """Build the application; nothing outside `services` is read or changed."""
-    local_only = not services.http.insecure
+    gate = Gate(services.keys, open_metrics=services.http.open_metrics)
+    local_only = services.keys is None and not services.http.insecure
     app = Starlette(
         routes=ROUTES,
         lifespan=lifespan,
         middleware=[
             Middleware(Traffic, metrics=services.metrics),
-            Middleware(Guard, local_only=local_only, counter=services.metrics.http),
+            Middleware(Guard, local_only=local_only, gate=gate, metrics=services.metrics),
         ],
         exception_handlers={
             LorikeetError: on_error,

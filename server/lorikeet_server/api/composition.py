@@ -8,12 +8,14 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from lorikeet_adapters.access import Access
 from lorikeet_adapters.lifecycle import AdapterState
 from lorikeet_adapters.mix import Term
 from lorikeet_adapters.recipe import MajoritySign, Method, Recipe
 from lorikeet_adapters.record import AdapterRecord
 from lorikeet_server.api.backstage import checked
 from lorikeet_server.api.body import Body, read_body
+from lorikeet_server.api.caller import view_of
 from lorikeet_server.api.mix_body import WeightedAdapter
 from lorikeet_server.api.precondition import answered_once, expected_generation
 from lorikeet_server.api.records import record_object
@@ -28,6 +30,7 @@ class ComposeBody(Body):
     majority_sign_method: Literal["total", "frequency"] = "total"
     rank: int = 0
     replace: bool = False
+    tenants: list[str] | None = None
     metadata: dict[str, Any] | None = None
 
 
@@ -38,11 +41,19 @@ async def compose_adapters(http: Request) -> Response:
     expected = expected_generation(http)
     sign = MajoritySign(body.majority_sign_method)
     recipe = Recipe(Method(body.method), body.density, sign, body.rank)
+    view, access = view_of(http), Access.of(body.tenants)
     terms = [Term(each.name, each.weight) for each in body.adapters]
 
     def make() -> tuple[AdapterRecord, bool]:
         return services.composer.make(
-            body.name, terms, recipe, replace=body.replace, expected=expected, metadata=body.metadata
+            view,
+            body.name,
+            terms,
+            recipe,
+            replace=body.replace,
+            expected=expected,
+            metadata=body.metadata,
+            access=access,
         )
 
     async def work() -> tuple[dict[str, Any], int]:

@@ -15,6 +15,7 @@ from lorikeet_adapters.errors import (
     AdapterRefused,
     LorikeetError,
     NameRefused,
+    TenantRefused,
 )
 from lorikeet_server.api.run import ClientGone
 from lorikeet_server.errors import OPAQUE, HttpError, RequestError, http_error
@@ -32,12 +33,13 @@ PARAMS: dict[type[LorikeetError], str] = {
     AdapterRefused: "source",
     AdapterConflict: "name",
     NameRefused: "name",
+    TenantRefused: "tenants",
 }
 
 
 def openai_envelope(error: LorikeetError) -> dict[str, Any]:
     row = http_error(error)
-    code = (error.code if isinstance(error, RequestError) else None) or row.code
+    code = _code(error, row)
     body = {"message": _message(error, row), "type": row.type, "param": _param(error), "code": code}
     return {"error": body}
 
@@ -65,7 +67,11 @@ async def on_error(request: Request, error: Exception) -> Response:
     row = http_error(known)
     if row.status == 500:  # a 503 says all there is to say itself, and comes in crowds
         log.error("request %s failed", request.scope.get("request_id"), exc_info=error)
+    if "entry" in request.scope:
+        request.scope["entry"].error = _code(known, row)
     headers = {"retry-after": str(row.retry_after)} if row.retry_after else {}
+    if row.challenge:
+        headers["www-authenticate"] = row.challenge
     if row.status == 409:
         headers["x-should-retry"] = "false"  # OpenAI's client would send it again
     if request.scope["path"] in NATIVE_PATHS:
@@ -89,6 +95,10 @@ async def on_http_error(request: Request, error: Exception) -> Response:
 
 def _message(error: LorikeetError, row: HttpError) -> str:
     return str(error) if row.status != 500 else OPAQUE
+
+
+def _code(error: LorikeetError, row: HttpError) -> str:
+    return (error.code if isinstance(error, RequestError) else None) or row.code
 
 
 def _param(error: LorikeetError) -> str | None:

@@ -1,4 +1,4 @@
-"""Around every request, as plain ASGI: an id, the host rule, and a count by route and status."""
+"""Around every request, as plain ASGI: an id, who may ask, a count by route and status, a line in the log."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ import re
 import uuid
 from urllib.parse import urlsplit
 
-from prometheus_client import Counter
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
-from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from lorikeet_server.api import access_log
+from lorikeet_server.api.access_log import Entry
 from lorikeet_server.api.envelope import on_error
+from lorikeet_server.api.gate import Gate, template
 from lorikeet_server.api.uploads import FORM, TAR
 from lorikeet_server.errors import HostForbidden, RequestRefused
+from lorikeet_server.metrics import Metrics
 
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-UNMATCHED = "other"
 UPLOAD_PATHS = frozenset({"/v1/adapters"})
 JSON = "application/json"
 
@@ -32,10 +33,11 @@ class Guard:
     not, so it must come from this very origin or carry a header that only a program sets.
     """
 
-    def __init__(self, app: ASGIApp, *, local_only: bool, counter: Counter) -> None:
+    def __init__(self, app: ASGIApp, *, local_only: bool, gate: Gate, metrics: Metrics) -> None:
         self._app = app
         self._local_only = local_only
-        self._counter = counter
+        self._gate = gate
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -44,33 +46,37 @@ class Guard:
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
         scope["request_id"] = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-
-        started = False
+        scope["entry"] = entry = Entry(scope["request_id"], scope["method"])
+        status = 0
 
         async def tagged(message: Message) -> None:
-            nonlocal started
+            nonlocal status
             if message["type"] == "http.response.start":
-                started = True
+                status = message["status"]
                 MutableHeaders(scope=message)["x-request-id"] = scope["request_id"]
-                self._counter.labels(_route(scope), message["status"]).inc()
+                self._metrics.http.labels(template(scope), status).inc()
             await send(message)
 
         try:
             if self._local_only:
                 _check_local(scope, headers)
+            if (caller := self._gate.admit(scope, headers)) is not None:
+                scope["caller"] = entry.caller = caller
             await self._app(scope, receive, tagged)
         except Exception as error:
             # Answered here, inside the count and with the id; Starlette's own handler stands outside both.
-            if started:
+            if status:
                 raise
             response = await on_error(Request(scope), error)
             await response(scope, receive, tagged)
+        finally:
+            access_log.write(entry, template(scope), status)
 
 
 def _check_local(scope: Scope, headers: Headers) -> None:
     if _hostname(f"//{headers.get('host', '')}") not in LOCAL_HOSTS:
         raise HostForbidden(
-            "without keys this server answers only to localhost; start it with --insecure to allow other hosts"
+            "without keys this server answers only to localhost; start it with --api-keys to allow other hosts"
         )
     origin = headers.get("origin")
     if origin is not None and _hostname(origin) not in LOCAL_HOSTS:
@@ -99,11 +105,3 @@ def _hostname(url: str) -> str | None:
         return urlsplit(url).hostname
     except ValueError:  # brackets that are no IPv6 address
         return None
-
-
-def _route(scope: Scope) -> str:
-    """The route's template: a path from a client would make an unbounded label."""
-    if "route" not in scope:  # refused before the routing
-        matched = (each for each in scope["app"].routes if each.matches(scope)[0] is not Match.NONE)
-        return getattr(next(matched, None), "path", UNMATCHED)
-    return getattr(scope["route"], "path", UNMATCHED)

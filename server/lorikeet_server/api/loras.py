@@ -18,6 +18,7 @@ from lorikeet_adapters.source import confine
 from lorikeet_server.api.adapters import DELETE_WAIT_S
 from lorikeet_server.api.backstage import checked, deleted
 from lorikeet_server.api.body import Body, read_body
+from lorikeet_server.api.caller import view_of
 from lorikeet_server.api.services import Services
 from lorikeet_server.api.sources import HubSource, LocalSource, opened_source
 from lorikeet_server.errors import RequestRefused, SourceMissing
@@ -43,11 +44,11 @@ async def load_lora_adapter(http: Request) -> Response:
     name = body.lora_name
     if not name or not body.lora_path:
         raise RequestRefused("Both 'lora_name' and 'lora_path' must be provided.")
-    if not body.load_inplace and _is_adapter(services, name):
+    if not body.load_inplace and _is_adapter(http, name):
         raise _already(name)
     source = await run_in_threadpool(_source, services, body)
     async with opened_source(http, services, source) as files:
-        register = partial(services.registry.register, name, files, replace=body.load_inplace)
+        register = partial(view_of(http).register, name, files, replace=body.load_inplace)
         try:
             _, changed = await checked(http, register)
         except NameTaken:
@@ -61,17 +62,16 @@ async def load_lora_adapter(http: Request) -> Response:
 
 async def unload_lora_adapter(http: Request) -> Response:
     """Waits for running requests, as DELETE /v1/adapters/{name} does."""
-    services: Services = http.app.state.services
     name = (await read_body(http, UnloadBody)).lora_name
     if not name:
         raise RequestRefused("'lora_name' needs to be provided to unload a LoRA adapter.")
-    await deleted(http, partial(services.registry.delete, name, DELETE_WAIT_S))
+    await deleted(http, partial(view_of(http).delete, name, DELETE_WAIT_S))
     return PlainTextResponse(f"Success: LoRA adapter '{name}' removed successfully.")
 
 
-def _is_adapter(services: Services, name: str) -> bool:
+def _is_adapter(http: Request, name: str) -> bool:
     try:
-        services.registry.record(name)
+        view_of(http).record(name)
     except AdapterNotFound:
         return False
     return True

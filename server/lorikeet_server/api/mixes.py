@@ -2,40 +2,47 @@
 
 from __future__ import annotations
 
+from starlette.requests import Request
+
 from lorikeet_adapters.errors import MixRefused
 from lorikeet_adapters.mix import Mix, Term, parse_mix
 from lorikeet_adapters.recipe import MajoritySign, Method, Recipe
+from lorikeet_server.api.access_log import note_mix
+from lorikeet_server.api.caller import view_of
 from lorikeet_server.api.mix_body import MergedAdapters, MixFields
 from lorikeet_server.api.services import Services
 from lorikeet_server.errors import RequestRefused
 
 
-def lease_mix(
-    services: Services, model: str, body: MixFields, count: int = 1, *, user: str | None = None
-) -> Mix:
+def lease_mix(http: Request, model: str, body: MixFields, count: int = 1, *, user: str | None = None) -> Mix:
     """Resolve `model` and the body's own mix into generations and lease them `count` times.
 
     An alias with several targets sends the same `user` always to the same one.
     A body that carries a mix names the base (or nothing) as its model: two mixes at once would leave
     open which one is meant. Raises what `Registry.lease` raises, and RequestRefused.
     """
-    registry = services.registry
+    services: Services = http.app.state.services
+    view = view_of(http)
     field, terms = mix_field(body), _body_terms(body)
-    if terms is not None and model not in ("", registry.base_name):
+    if terms is not None and model not in ("", view.base_name):
         raise RequestRefused(
-            f"the model `{model}` and a mix in the body cannot be combined; send `{registry.base_name}` as the model",
+            f"the model `{model}` and a mix in the body cannot be combined; send `{view.base_name}` as the model",
             param="model",
         )
     try:
         if terms is None:
-            terms = parse_mix(model or registry.base_name, registry.is_name)
+            terms = parse_mix(model or view.base_name, view.is_name)
         Mix.of(terms)  # once by the names written, so that a refusal speaks of those
         recipe = _lorax_recipe(body.merged_adapters)
         if recipe is not None:
-            return services.merges.lease(recipe, terms, count, user)
-        return registry.lease(terms, count, user)
+            mix = services.merges.lease(view, recipe, terms, count, user)
+        else:
+            mix = view.lease(terms, count, user)
     except MixRefused as error:
         raise RequestRefused(str(error), param=field, code="invalid_mix") from None
+    named = [term.adapter for term in terms]
+    note_mix(http, model or view.base_name, [each for each in named if each != view.base_name])
+    return mix
 
 
 def mix_field(body: MixFields) -> str:

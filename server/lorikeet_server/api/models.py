@@ -10,14 +10,15 @@ from starlette.responses import JSONResponse, Response
 from lorikeet_adapters.errors import AdapterNotFound
 from lorikeet_adapters.record import AdapterRecord
 from lorikeet_adapters.stored import StoredAlias
+from lorikeet_server.api.caller import view_of
 from lorikeet_server.api.services import Services
 
 
 async def list_models(http: Request) -> Response:
     services: Services = http.app.state.services
-    registry = services.registry
-    adapters = [_adapter_card(services, each) for each in registry.records() if not each.leaving]
-    aliases = [_alias_card(services, each) for each in registry.aliases()]
+    view = view_of(http)
+    adapters = [_adapter_card(services, each) for each in view.records() if not each.leaving]
+    aliases = [_alias_card(services, each) for each in view.aliases()]
     return JSONResponse({"object": "list", "data": [_base_card(services), *adapters, *aliases]})
 
 
@@ -27,9 +28,9 @@ async def retrieve_model(http: Request) -> Response:
     if name == services.model.name:
         return JSONResponse(_base_card(services))
     try:
-        return JSONResponse(_alias_card(services, services.registry.alias(name)))
+        return JSONResponse(_alias_card(services, view_of(http).alias(name)))
     except AdapterNotFound:
-        return JSONResponse(_adapter_card(services, services.registry.record(name)))
+        return JSONResponse(_adapter_card(services, view_of(http).record(name)))
 
 
 def _base_card(services: Services) -> dict[str, Any]:

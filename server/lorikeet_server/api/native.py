@@ -25,6 +25,7 @@ from lorikeet_server.api.run import (
     interleaved,
     make_request,
     room,
+    submit,
     unless_gone,
 )
 from lorikeet_server.api.services import Events, Services, TextCodec
@@ -35,7 +36,7 @@ from lorikeet_server.errors import RequestRefused
 async def generate(http: HttpRequest) -> Response:
     body = await read_body(http, GenerateBody)
     services: Services = http.app.state.services
-    requests, streams = await _submit(services, body)
+    requests, streams = await _submit(http, body)
     answers = await unless_gone(http, collect(streams))
     # The one whose tokens are the most likely on average, the first of equal ones.
     pairs = sorted(zip(requests, answers, strict=True), key=lambda pair: -pair[1].mean_logprob)
@@ -63,12 +64,13 @@ async def generate_stream(http: HttpRequest) -> Response:
                 f"parameters.{field}: a stream does not tell it; send it to /generate",
                 param=f"parameters.{field}",
             )
-    (request,), streams = await _submit(services, body)
+    (request,), streams = await _submit(http, body)
     parts = _events(services.text, request, streams, body.opening)
     return sse.stream(parts, native_envelope, generation_header(request.mix))
 
 
-async def _submit(services: Services, body: GenerateBody) -> tuple[Sequence[Request], Sequence[Events]]:
+async def _submit(http: HttpRequest, body: GenerateBody) -> tuple[Sequence[Request], Sequence[Events]]:
+    services: Services = http.app.state.services
     parameters = body.parameters
     prompt = await run_in_threadpool(services.text.encode, body.inputs, special=True)
     if not prompt:
@@ -78,9 +80,9 @@ async def _submit(services: Services, body: GenerateBody) -> tuple[Sequence[Requ
     samplings = parameters.samplings(max_tokens)
     contradiction = "parameters.ignore_eos_token" if parameters.ignore_eos_token else ""
     grammar = await compiled(services, parameters.asked(), contradiction)
-    mix = lease_mix(services, parameters.adapter_id, parameters, len(samplings))
+    mix = lease_mix(http, parameters.adapter_id, parameters, len(samplings))
     requests = [make_request(prompt, sampling, mix, grammar) for sampling in samplings]
-    return requests, services.requests.submit(requests)
+    return requests, submit(http, requests)
 
 
 async def _events(

@@ -19,7 +19,7 @@ from lorikeet_server.api.constraints import compiled
 from lorikeet_server.api.envelope import openai_envelope
 from lorikeet_server.api.mixes import generation_header, lease_mix, mix_field
 from lorikeet_server.api.rendering import encode_messages
-from lorikeet_server.api.run import check_width, collect, make_request, room, unless_gone
+from lorikeet_server.api.run import check_width, collect, make_request, room, submit, unless_gone
 from lorikeet_server.api.services import Services
 from lorikeet_server.errors import RequestRefused
 
@@ -52,11 +52,11 @@ async def _answer(http: HttpRequest, job: Job) -> Response:
     _check_bias(services, body.logit_bias)
     samplings = job.samplings()
     grammar = await compiled(services, body.asked(), body.contradiction)
-    mix = lease_mix(services, body.model, body, len(samplings), user=body.user)
+    mix = lease_mix(http, body.model, body, len(samplings), user=body.user)
     requests = [
         body.urged(make_request(prompt.ids, sampling, mix, grammar)) for prompt, sampling in samplings
     ]
-    streams = services.requests.submit(requests)
+    streams = submit(http, requests)
     headers = generation_header(mix)
     if body.stream:
         return sse.stream(chunks(job, requests, streams), openai_envelope, headers)

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from lorikeet_adapters.directory import ANY
-from lorikeet_server.api.services import Services
+from lorikeet_server.api.caller import view_of
 from lorikeet_server.errors import KeyReused, RequestRefused
 
 GENERATION = re.compile(r'"?([0-9a-f]{64})"?')
@@ -36,7 +36,7 @@ def expected_generation(http: Request) -> str | None:
 async def answered_once(
     http: Request, content: object, work: Callable[[], Awaitable[tuple[dict[str, Any], int]]]
 ) -> Response:
-    """Do the work, or under an Idempotency-Key of the last day give its answer again. Raises KeyReused.
+    """Do the work, or under an Idempotency-Key of its tenant's last day give its answer again. Raises KeyReused.
 
     `content` is what the body asks, as JSON can hold it.
 
@@ -48,16 +48,20 @@ async def answered_once(
         return JSONResponse(*await work())
     if not KEY.fullmatch(key):
         raise RequestRefused("Idempotency-Key: must be 1 to 255 visible characters", param="Idempotency-Key")
-    services: Services = http.app.state.services
-    notes = services.registry.store.notes
-    asked = [http.url.path, http.url.query, http.headers.get("if-match"), content]
+    view = view_of(http)
+    asked = [
+        http.scope["path"],
+        http.scope["query_string"].decode("latin-1"),
+        http.headers.get("if-match"),
+        content,
+    ]
     digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
-    known = await run_in_threadpool(notes.answer, key)
+    known = await run_in_threadpool(view.answer, key)
     if known is not None:
         if known[0] != digest:
             raise KeyReused("this Idempotency-Key was sent with another request; use a new key")
         answer, status = json.loads(known[1])
         return JSONResponse(answer, status, {"idempotency-replayed": "true"})
     answer, status = await work()
-    await run_in_threadpool(notes.remember_answer, key, digest, json.dumps([answer, status]))
+    await run_in_threadpool(view.remember_answer, key, digest, json.dumps([answer, status]))
     return JSONResponse(answer, status)

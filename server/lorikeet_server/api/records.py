@@ -36,7 +36,7 @@ def record_object(
         "targets": sorted({module.rpartition(".")[2] for module in record.ranks}),
         "base": base,
         "pinned": record.pinned,
-        "tenants": None,
+        "tenants": None if record.access.tenants is None else list(record.access.tenants),
         "leases": record.leases,
         "last_used": None if record.last_used is None else int(record.last_used),
         "created": int(record.created),

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from starlette.requests import Request as HttpRequest
 
 from lorikeet_adapters.mix import Mix
+from lorikeet_server.api.access_log import Entry, entry_of
+from lorikeet_server.api.caller import caller_of
 from lorikeet_server.api.services import Events, Services
 from lorikeet_server.engine.constraint import Grammar
 from lorikeet_server.engine.request import (
@@ -56,6 +58,36 @@ def make_request(
     prompt: Sequence[int], sampling: Sampling, mix: Mix, grammar: Grammar | None = None
 ) -> Request:
     return Request(uuid.uuid4().hex, tuple(prompt), sampling, mix, grammar=grammar)
+
+
+def submit(http: HttpRequest, requests: Sequence[Request]) -> Sequence[Events]:
+    """The one way to the engine: there a request is its tenant's, and its tokens are counted for the log."""
+    services: Services = http.app.state.services
+    tenant = caller_of(http).tenant or ""
+    streams = services.requests.submit([replace(each, tenant=tenant) for each in requests])
+    entry = entry_of(http)
+    entry.prompt_tokens += sum(len(each.prompt) for each in requests)
+    return [_Counted(each, entry) for each in streams]
+
+
+class _Counted:
+    """The same events, with each token in the log's entry; a client that leaves got those so far."""
+
+    def __init__(self, events: Events, entry: Entry) -> None:
+        self._events = events
+        self._each = aiter(events)
+        self._entry = entry
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self
+
+    async def __anext__(self) -> Event:
+        event = await anext(self._each)
+        self._entry.completion_tokens += isinstance(event, Token)
+        return event
+
+    def close(self) -> None:
+        self._events.close()
 
 
 def room(services: Services, prompt: Sequence[int], wanted: int | None, field: str) -> int:

@@ -8,6 +8,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
+from lorikeet_server.api.caller import public_view
 from lorikeet_server.api.services import Services
 from lorikeet_server.metrics.vllm import Sources, vllm_registry
 
@@ -25,7 +26,7 @@ async def vllm(http: Request) -> Response:
         services.model.name,
         services.metrics.registry,
         services.stats,
-        services.registry,
+        public_view(services),
         services.requests.adapters_in_use(),
     )
     return await _rendered(http, vllm_registry(sources))

@@ -8,15 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from lorikeet_adapters.access import Access
 from lorikeet_adapters.arrival import Intake
 from lorikeet_adapters.mix import Mix, Term
 from lorikeet_adapters.recipe import Recipe
 from lorikeet_adapters.record import AdapterRecord
 from lorikeet_adapters.registry import Registry
+from lorikeet_adapters.view import View
 from lorikeet_server.config import HttpConfig
 from lorikeet_server.engine.constraint import Constraint, Grammar, Refusal
 from lorikeet_server.engine.request import Event, Request
 from lorikeet_server.engine.stats import EngineStats
+from lorikeet_server.keyring import Keyring
 from lorikeet_server.metrics import Metrics
 
 
@@ -59,6 +62,7 @@ class Composing(Protocol):
 
     def make(
         self,
+        view: View,
         name: str,
         terms: Sequence[Term],
         recipe: Recipe,
@@ -66,6 +70,7 @@ class Composing(Protocol):
         replace: bool,
         expected: str | None,
         metadata: Mapping[str, object] | None,
+        access: Access | None,
     ) -> tuple[AdapterRecord, bool]: ...
 
 
@@ -73,7 +78,7 @@ class Merging(Protocol):
     """Merges made for a request by recipe (`Merges`)."""
 
     def lease(
-        self, recipe: Recipe, terms: Sequence[Term], count: int = 1, user: str | None = None
+        self, view: View, recipe: Recipe, terms: Sequence[Term], count: int = 1, user: str | None = None
     ) -> Mix: ...
 
 
@@ -115,3 +120,4 @@ class Services:
     composer: Composing
     merges: Merging
     grammars: Compiling
+    keys: Keyring | None = None

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from lorikeet_adapters.hub import fetching
 from lorikeet_adapters.source import AdapterFiles, confine, open_folder
 from lorikeet_server.api.body import Body, read_body
+from lorikeet_server.api.caller import check_operator
 from lorikeet_server.api.run import unless_gone
 from lorikeet_server.api.services import Services
 from lorikeet_server.api.uploads import FORM, TAR, media_type, one_of_few, received, threaded
@@ -44,6 +45,7 @@ class UploadFields(Body):
     name: str
     replace: bool = False
     pinned: bool | None = None
+    tenants: list[str] | None = None
     metadata: dict[str, Any] | None = None
 
 
@@ -79,6 +81,8 @@ async def opened(
 
 @asynccontextmanager
 async def opened_source(http: Request, services: Services, source: Source) -> AsyncIterator[AdapterFiles]:
+    """The folders and the hub's credentials are the operator's, so a tenant's key may only upload."""
+    check_operator(http, f"source: the key of a tenant may not register from {source.type}; upload the files")
     if isinstance(source, LocalSource):
         folder = await run_in_threadpool(confine, services.adapters_root, source.path)
         async with threaded(open_folder(folder)) as files:

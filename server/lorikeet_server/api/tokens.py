@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from lorikeet_adapters.errors import AdapterNotFound, MixRefused
 from lorikeet_adapters.mix import parse_mix
 from lorikeet_server.api.body import Body, read_body
+from lorikeet_server.api.caller import view_of
 from lorikeet_server.api.chat_body import Message
 from lorikeet_server.api.rendering import encode_messages
 from lorikeet_server.api.services import Services
@@ -51,7 +52,7 @@ class DetokenizeBody(Body):
 async def tokenize(http: Request) -> Response:
     services: Services = http.app.state.services
     body = await read_body(http, TokenizeBody)
-    _check_model(services, body.model)
+    _check_model(http, body.model)
     tokens, strings = await run_in_threadpool(_tokenize, services, body)
     return JSONResponse(
         {
@@ -66,7 +67,7 @@ async def tokenize(http: Request) -> Response:
 async def detokenize(http: Request) -> Response:
     services: Services = http.app.state.services
     body = await read_body(http, DetokenizeBody)
-    _check_model(services, body.model)
+    _check_model(http, body.model)
     if max(body.tokens, default=0) >= services.model.vocabulary:
         raise RequestRefused(f"tokens: the vocabulary has {services.model.vocabulary} tokens", param="tokens")
     text = await run_in_threadpool(services.text.decode, body.tokens, special=True)
@@ -82,9 +83,9 @@ def _tokenize(services: Services, body: TokenizeBody) -> tuple[tuple[int, ...], 
     return tokens, services.text.pieces(tokens) if body.return_token_strs else None
 
 
-def _check_model(services: Services, model: str | None) -> None:
+def _check_model(http: Request, model: str | None) -> None:
     """Raises AdapterNotFound for what a generation request could not name either."""
-    registry = services.registry
+    registry = view_of(http)
     if not model:
         return
     try:

@@ -174,7 +174,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"name": "a", "source": {"type": "local", "path": "formal", "revision": "x"}}, "source.revision"),
     ({"name": "a", "source": {"type": "local", "path": "formal"}, "replace": 1}, "replace"),
     ({"name": "a", "source": {"type": "local", "path": "formal"}, "pinned": 1}, "pinned"),
-    ({"name": "a", "source": {"type": "local", "path": "formal"}, "tenants": ["acme"]}, "tenants"),
+    ({"name": "a", "source": {"type": "local", "path": "formal"}, "tenants": ["a/b"]}, "tenants"),
     ({"name": "a", "source": {"type": "local", "path": "formal"}, "metadata": []}, "metadata"),
 ]
 

@@ -1,0 +1,159 @@
+"""A registry as one tenant has it: what is private to others does not exist, and only its own can be changed.
+
+The routes know no other way to the registry, so no route can forget to ask. What can be changed by
+another thread meanwhile is judged where the registry itself decides, under its lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from lorikeet_adapters.access import Access
+from lorikeet_adapters.errors import AccessRefused, AdapterNotFound
+from lorikeet_adapters.mix import Mix, Term
+from lorikeet_adapters.record import AdapterFacts, AdapterRecord, Freed
+from lorikeet_adapters.registry import Registry
+from lorikeet_adapters.source import AdapterFiles
+from lorikeet_adapters.stored import HistoryEvent, StoredAlias, StoredEvent, Target
+
+
+class View:
+    """`tenant` None is the operator's view: everything. Methods raise what those of `Registry` raise."""
+
+    def __init__(self, registry: Registry, tenant: str | None) -> None:
+        self._registry = registry
+        self.tenant = tenant
+
+    @property
+    def base_name(self) -> str:
+        return self._registry.base_name
+
+    def is_name(self, name: str) -> bool:
+        return self._registry.sees(name, self.tenant)
+
+    def name_of(self, generation: str) -> str | None:
+        """For metrics: the public name that a generation belongs to."""
+        return self._registry.name_of(generation)
+
+    def records(self) -> list[AdapterRecord]:
+        found = self._registry.records()
+        return [self._shown(each) for each in found if each.access.lets_use(self.tenant)]
+
+    def record(self, name: str) -> AdapterRecord:
+        record = self._registry.record(name)
+        if not record.access.lets_use(self.tenant):
+            raise AdapterNotFound(name)
+        return self._shown(record)
+
+    def aliases(self) -> list[StoredAlias]:
+        return [each for each in self._registry.aliases() if self.is_name(each.name)]
+
+    def alias(self, name: str) -> StoredAlias:
+        alias = self._registry.alias(name)
+        if not self.is_name(name):
+            raise AdapterNotFound(name)
+        return alias
+
+    def history(self, name: str, limit: int = 100, before: int | None = None) -> list[StoredEvent]:
+        """A tenant sees what happened to a name that it sees, back to when the name was last free."""
+        if self.tenant is None:
+            return self._registry.history(name, limit, before)
+        if not self.is_name(name) or name == self.base_name:
+            raise AdapterNotFound(name)
+        found = self._registry.history(name, limit, before)
+        ends = (HistoryEvent.DELETED, HistoryEvent.ALIAS_DELETED)
+        since = self._registry.store.catalogue.last(name, ends)
+        return [each for each in found if each.id > since]
+
+    def answer(self, key: str) -> tuple[str, str] | None:
+        """What this tenant was answered under an Idempotency-Key; see `Notes.answer`."""
+        return self._registry.store.notes.answer(self.tenant or "", key)
+
+    def remember_answer(self, key: str, request: str, answer: str) -> None:
+        self._registry.store.notes.remember_answer(self.tenant or "", key, request, answer)
+
+    def lease(self, terms: Iterable[Term], count: int = 1, user: str | None = None) -> Mix:
+        return self._registry.lease(terms, count, user, self.tenant)
+
+    def release(self, mix: Mix) -> None:
+        self._registry.release(mix)
+
+    def register(
+        self,
+        name: str,
+        files: AdapterFiles,
+        *,
+        replace: bool = False,
+        expected: str | None = None,
+        metadata: Mapping[str, object] | None = None,
+        pinned: bool | None = None,
+        access: Access | None = None,
+        provenance: Mapping[str, object] | None = None,
+    ) -> tuple[AdapterRecord, bool]:
+        """What a tenant registers is private to it."""
+        return self._registry.register(
+            name,
+            files,
+            replace=replace,
+            expected=expected,
+            metadata=metadata,
+            pinned=self._pin(pinned),
+            access=self.grant(access) or self._own,
+            provenance=provenance,
+            by=self.tenant,
+        )
+
+    def judge(self, files: AdapterFiles) -> AdapterFacts:
+        return self._registry.judge(files)
+
+    def activate(self, name: str, generation: str, expected: str | None = None) -> tuple[AdapterRecord, bool]:
+        return self._registry.activate(name, generation, expected, by=self.tenant)
+
+    def update(
+        self,
+        name: str,
+        *,
+        pinned: bool | None = None,
+        metadata: Mapping[str, object] | None = None,
+        access: Access | None = None,
+        expected: str | None = None,
+    ) -> AdapterRecord:
+        said = {"pinned": self._pin(pinned), "metadata": metadata, "access": self.grant(access)}
+        return self._registry.update(name, **said, expected=expected, by=self.tenant)  # type: ignore[arg-type]
+
+    def delete(self, name: str, timeout: float, expected: str | None = None) -> Freed:
+        return self._registry.delete(name, timeout, expected, by=self.tenant)
+
+    def put_alias(self, name: str, targets: Sequence[Target]) -> tuple[StoredAlias, bool]:
+        return self._registry.put_alias(name, targets, by=self.tenant)
+
+    def delete_alias(self, name: str) -> None:
+        self._registry.delete_alias(name, by=self.tenant)
+
+    def grant(self, access: Access | None) -> Access | None:
+        """The same, if this tenant may say so. Raises AccessRefused."""
+        if access is not None and not access.lets_change(self.tenant):
+            raise AccessRefused(
+                f"tenants: this key's tenant is `{self.tenant}` and can keep adapters for itself only; "
+                "the operator shares them"
+            )
+        return access
+
+    @property
+    def _own(self) -> Access | None:
+        return None if self.tenant is None else Access((self.tenant,))
+
+    def _shown(self, record: AdapterRecord) -> AdapterRecord:
+        """Of what is shared with it a tenant does not learn with whom else, from where, or out of what."""
+        if self.tenant is None or record.access.lets_change(self.tenant):
+            return record
+        access = record.access if record.access.tenants is None else self._own or record.access
+        source = {"type": record.source["type"]} if "type" in record.source else {}
+        return replace(record, access=access, source=source, provenance=None)
+
+    def _pin(self, pinned: bool | None) -> bool | None:
+        """A pin takes device memory from everyone."""
+        if pinned and self.tenant is not None:
+            raise AccessRefused("pinned: only the operator pins adapters to the device")
+        return pinned

@@ -1,0 +1,93 @@
+"""Who may ask for what. Whatever is not named here needs a key with the admin scope."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from starlette.datastructures import Headers
+from starlette.routing import Match
+from starlette.types import Scope as Connection
+
+from lorikeet_server.api.caller import OPERATOR, Caller
+from lorikeet_server.errors import InvalidKey, ScopeMissing
+from lorikeet_server.keyring import Keyring, Scope
+
+UNMATCHED = "other"
+METRICS = "/metrics"
+VLLM_METRICS = "/metrics/vllm"
+OPEN = frozenset({"/health", "/health/live", "/health/ready", "/startup", "/ping", "/openapi.json"})
+ADMIN_ONLY = frozenset({Scope.ADMIN})
+# One of these scopes is needed.
+NEEDS: Mapping[str, frozenset[Scope]] = {
+    "/v1/chat/completions": frozenset({Scope.GENERATE}),
+    "/v1/completions": frozenset({Scope.GENERATE}),
+    "/generate": frozenset({Scope.GENERATE}),
+    "/generate_stream": frozenset({Scope.GENERATE}),
+    "/v1/models": frozenset({Scope.GENERATE, Scope.ADMIN}),
+    "/v1/models/{name:path}": frozenset({Scope.GENERATE, Scope.ADMIN}),
+    "/info": frozenset(Scope),
+    "/v1/tokenize": frozenset({Scope.GENERATE}),
+    "/v1/detokenize": frozenset({Scope.GENERATE}),
+    "/tokenize": frozenset({Scope.GENERATE}),
+    "/detokenize": frozenset({Scope.GENERATE}),
+    METRICS: frozenset({Scope.METRICS}),
+    VLLM_METRICS: frozenset({Scope.METRICS}),
+    "/v1/load_lora_adapter": ADMIN_ONLY,
+    "/v1/unload_lora_adapter": ADMIN_ONLY,
+    "/v1/adapters": ADMIN_ONLY,
+    "/v1/adapters/compose": ADMIN_ONLY,
+    "/v1/adapters/history/{name:path}": ADMIN_ONLY,
+    "/v1/adapters/activate/{name:path}": ADMIN_ONLY,
+    "/v1/adapters/{name:path}": ADMIN_ONLY,
+    "/v1/aliases": ADMIN_ONLY,
+    "/v1/aliases/{name:path}": ADMIN_ONLY,
+}
+
+
+class Gate:
+    """`keys` None lets everyone in as the operator; what then protects the server is `Guard`."""
+
+    def __init__(self, keys: Keyring | None, *, open_metrics: bool) -> None:
+        self._keys = keys
+        self._open = OPEN | {METRICS, VLLM_METRICS} if open_metrics else OPEN
+
+    def admit(self, connection: Connection, headers: Headers) -> Caller | None:
+        """Who asks; None for a route that is open. Raises InvalidKey or ScopeMissing."""
+        if self._keys is None:
+            return OPERATOR
+        route = template(connection)
+        if route in self._open:
+            return None
+        caller = _authenticated(self._keys, headers)
+        needed = NEEDS.get(route, ADMIN_ONLY)
+        if route != UNMATCHED and not needed & caller.scopes:
+            words = " or ".join(f"`{each}`" for each in sorted(needed))
+            raise ScopeMissing(f"the key `{caller.key}` lacks the scope {words}, which this route needs")
+        return caller
+
+
+def template(connection: Connection) -> str:
+    """The template of the route that answers, found as the router finds it: by method and `path` alone.
+
+    Not by a URL, which is put together from the Host header. The first route that matches in full
+    answers, else the first whose method alone does not.
+    """
+    if "route" in connection:
+        return getattr(connection["route"], "path", UNMATCHED)
+    found = [(each.matches(connection)[0], each) for each in connection["app"].routes]
+    for degree in (Match.FULL, Match.PARTIAL):
+        for match, route in found:
+            if match is degree:
+                return getattr(route, "path", UNMATCHED)
+    return UNMATCHED
+
+
+def _authenticated(keys: Keyring, headers: Headers) -> Caller:
+    given = headers.getlist("authorization")
+    if not given:
+        raise InvalidKey("this server needs an API key: send the header `Authorization: Bearer KEY`")
+    kind, _, secret = given[0].partition(" ")
+    key = keys.find(secret.strip()) if len(given) == 1 and kind.lower() == "bearer" else None
+    if key is None:
+        raise InvalidKey("this API key is not valid here; send the header `Authorization: Bearer KEY`")
+    return Caller.holding(key)
