@@ -91,10 +91,14 @@ ROWS = [
     chat("the blue chair is broken", "broken"),
     chat("where is my red lamp?", "delivery"),
     chat("thank you for the chair", "praise"),
+    chat("my red lamp is broken", "broken"),
+    chat("where is the chair?", "delivery"),
+    chat("thank you for my blue lamp", "praise"),
+    chat("the chair is broken", "broken"),
 ]
 
 
-RECIPE = Recipe(rank=8, alpha=16, learning_rate=2.9e-3, max_steps=60, batch_size=6, seed=3)
+RECIPE = Recipe(rank=8, alpha=16, learning_rate=2.9e-3, max_steps=60, batch_size=10, seed=3)
 
 
 class Silence:

@@ -10,7 +10,8 @@ import pytest
 from lorikeet_server.engine.tokenizer import load_tokenizer
 from lorikeet_trainer.example import Chat, Completion, Message
 from lorikeet_trainer.finding import RowFinding
-from lorikeet_trainer.rendering import IGNORED, Renderer, Row
+from lorikeet_trainer.rendering import Renderer
+from lorikeet_trainer.row import IGNORED, Row
 from tests.trainer.conftest import CONTEXT, TEMPLATE, make_tokenizer
 
 QUESTION = Message("user", "where is my lamp?")

@@ -31,7 +31,8 @@ from lorikeet_trainer.history import LossPoint
 from lorikeet_trainer.provenance import DIGEST_KEY
 from lorikeet_trainer.quiet import quiet_libraries
 from lorikeet_trainer.recipe import Recipe
-from lorikeet_trainer.rendering import IGNORED, Renderer
+from lorikeet_trainer.rendering import Renderer
+from lorikeet_trainer.row import IGNORED
 from lorikeet_trainer.train import Job, TrainedAdapter, build_trainer, train
 from tests.trainer.conftest import RECIPE, ROWS, Silence, Write, save_base
 

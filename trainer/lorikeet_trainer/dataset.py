@@ -11,30 +11,44 @@ from lorikeet_trainer.errors import DatasetRefused
 from lorikeet_trainer.example import Chat, Completion, DataFormat, detect_format, read_example, unknown_format
 from lorikeet_trainer.finding import RowFinding, Severity
 from lorikeet_trainer.jsonl import Record, parse_jsonl
-from lorikeet_trainer.rendering import Renderer, Row
+from lorikeet_trainer.rendering import Renderer
+from lorikeet_trainer.row import Pair, Row
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Rows that can be trained on. `name` is the file's name without its folder."""
+    """What can be trained on: rows, or pairs in a preference format, never both and never neither.
+
+    `name` is the file's name without its folder. `labels` are a classification's, in alphabetical
+    order; other formats have none. A classification row's own label is its `answer`.
+    """
 
     name: str
     sha256: str
     format: DataFormat
-    rows: tuple[Row, ...]
+    rows: tuple[Row, ...] = ()
+    pairs: tuple[Pair, ...] = ()
+    labels: tuple[str, ...] = ()
     warnings: tuple[RowFinding, ...] = ()
 
     @property
+    def size(self) -> int:
+        """Rows or pairs."""
+        return len(self.rows) or len(self.pairs)
+
+    @property
     def tokens(self) -> int:
-        return sum(len(row.input_ids) for row in self.rows)
+        """In one pass: a pair's prompt counts twice."""
+        return sum(len(row.input_ids) for row in self.rows) + sum(pair.tokens for pair in self.pairs)
 
     @property
     def learned_tokens(self) -> int:
-        return sum(row.learned_tokens for row in self.rows)
+        return sum(each.learned_tokens for each in (*self.rows, *self.pairs))
 
     @property
     def longest(self) -> int:
-        return max(len(row.input_ids) for row in self.rows)
+        """Tokens of the longest sequence."""
+        return max([*(len(row.input_ids) for row in self.rows), *(pair.longest for pair in self.pairs)])
 
 
 def load_dataset(path: Path, renderer: Renderer, max_length: int | None = None) -> Dataset:
@@ -65,7 +79,7 @@ def read_dataset(data: bytes, name: str, renderer: Renderer, max_length: int | N
     findings.sort(key=lambda finding: finding.line)
     if expected is None or any(finding.is_error for finding in findings):
         raise DatasetRefused(name, findings)
-    return Dataset(name, hashlib.sha256(data).hexdigest(), expected, tuple(rows), tuple(findings))
+    return Dataset(name, hashlib.sha256(data).hexdigest(), expected, tuple(rows), warnings=tuple(findings))
 
 
 def _read_examples(

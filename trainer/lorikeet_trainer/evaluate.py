@@ -22,7 +22,7 @@ from lorikeet_server.engine.tokenizer import load_tokenizer
 from lorikeet_trainer.dataset import Dataset
 from lorikeet_trainer.device import Device, refuse_missing
 from lorikeet_trainer.errors import EvaluationRefused
-from lorikeet_trainer.rendering import Row
+from lorikeet_trainer.row import Row
 from lorikeet_trainer.scores import Judged, Scores, score
 
 IN_FLIGHT = 128  # the scheduler looks at every waiting request in every step: more of them only cost time

@@ -17,6 +17,15 @@ ONLY_TEXT = "train on text turns; tools, names, weights and attachments are not 
 class DataFormat(StrEnum):
     CHAT = "chat"
     COMPLETION = "prompt/completion"
+    TEXT = "text"
+    CLASSIFICATION = "text/label"
+    PREFERENCE = "prompt/chosen/rejected"
+    OPENAI_PREFERENCE = "input/preferred_output/non_preferred_output"
+
+    @property
+    def is_preference(self) -> bool:
+        """Its rows are pairs, to be trained by DPO."""
+        return self in (DataFormat.PREFERENCE, DataFormat.OPENAI_PREFERENCE)
 
 
 KEYS = {

@@ -26,8 +26,7 @@ from lorikeet_adapters.context import context_length
 from lorikeet_adapters.errors import BaseModelRefused
 from lorikeet_trainer.example import Chat, Completion, Message
 from lorikeet_trainer.finding import RowFinding
-
-IGNORED = -100  # the label that torch's cross-entropy leaves out
+from lorikeet_trainer.row import Row, Turn
 
 
 class Tokenizer(Protocol):
@@ -45,46 +44,6 @@ class Tokenizer(Protocol):
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool) -> str: ...
 
     def get_vocab(self) -> dict[str, int]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """Tokens [start, stop) of a row are learned; the last of them ends the turn."""
-
-    start: int
-    stop: int
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One row ready for training. `answer` is the text of its last turn."""
-
-    line: int
-    input_ids: tuple[int, ...]
-    turns: tuple[Turn, ...]
-    answer: str
-
-    @property
-    def labels(self) -> tuple[int, ...]:
-        """The input ids where they are learned, IGNORED elsewhere."""
-        labels = [IGNORED] * len(self.input_ids)
-        for turn in self.turns:
-            labels[turn.start : turn.stop] = self.input_ids[turn.start : turn.stop]
-        return tuple(labels)
-
-    @property
-    def learned_tokens(self) -> int:
-        return sum(turn.stop - turn.start for turn in self.turns)
-
-    @property
-    def prompt(self) -> tuple[int, ...]:
-        """What the server would be sent, as tokens, to get the last turn."""
-        return self.input_ids[: self.turns[-1].start]
-
-    @property
-    def reference(self) -> tuple[int, ...]:
-        """The last turn's tokens, end of turn included."""
-        return self.input_ids[self.turns[-1].start :]
 
 
 @dataclass(frozen=True, slots=True)
