@@ -43,7 +43,7 @@ class Dataset:
 
     @property
     def learned_tokens(self) -> int:
-        return sum(each.learned_tokens for each in (*self.rows, *self.pairs))
+        return sum(row.learned_tokens for row in self.rows) + sum(pair.learned_tokens for pair in self.pairs)
 
     @property
     def longest(self) -> int:
