@@ -8,12 +8,13 @@ from pathlib import Path
 
 from rich.table import Table
 
-from lorikeet_trainer.dataset import load_dataset
 from lorikeet_trainer.demo_evaluation import DemoReport, demo_adapters, evaluate_demo
 from lorikeet_trainer.device import Device
 from lorikeet_trainer.errors import EvaluationRefused
 from lorikeet_trainer.evaluate import evaluate, open_judge
+from lorikeet_trainer.loading import load_dataset
 from lorikeet_trainer.rendering import Renderer
+from lorikeet_trainer.rules import HELD_OUT
 from lorikeet_trainer.scoreboard import dial_table, scores_table, tasks_table
 from lorikeet_trainer.scores import Scores
 
@@ -58,7 +59,7 @@ class DemoVerdict:
 
 def judge_file(base: HeldBase, data: Path, adapters: dict[str, Path], max_tokens: int | None) -> Verdict:
     """Base and adapters over a data file. Raises RefusedError."""
-    dataset = load_dataset(data, Renderer.load(base.model))
+    dataset = load_dataset(data, Renderer.load(base.model), HELD_OUT)
     with open_judge(base.model, base.quantization, adapters, base.device) as judge:
         scores = evaluate(judge, dataset, max_tokens)
     return Verdict(base, dataset.name, dataset.sha256, len(dataset.rows), scores)
