@@ -19,10 +19,11 @@ from lorikeet_server.engine.runner import Runner
 from lorikeet_trainer.dataset import load_dataset
 from lorikeet_trainer.device import Device
 from lorikeet_trainer.errors import EvaluationRefused
-from lorikeet_trainer.evaluate import Answer, Question, alone, evaluate, open_judge
+from lorikeet_trainer.evaluate import evaluate
+from lorikeet_trainer.judge import Answer, HeldBase, Question, alone, open_judge
 from lorikeet_trainer.rendering import Renderer
 from lorikeet_trainer.train import Job, TrainedAdapter, train
-from lorikeet_trainer.verdict import HeldBase, judge_file
+from lorikeet_trainer.verdict import judge_file
 from tests.trainer.conftest import CONTEXT, RECIPE, ROWS, Silence, Write, chat
 
 
@@ -51,8 +52,8 @@ def test_the_adapter_knows_its_rows_and_the_base_does_not(trained: TrainedAdapte
 def test_likelihoods_are_those_of_plain_peft(trained: TrainedAdapter, base_folder: Path) -> None:
     expected = peft_logprobs(trained, base_folder)
     with open_judge(str(base_folder), "nf4", {"mood": trained.folder}) as judge:
-        ours = [judge.logprobs(row, alone("mood")) for row in trained.dataset.rows]
-        base = [judge.logprobs(row, BASE_MIX) for row in trained.dataset.rows]
+        ours = [judge.logprobs(row.prompt, row.reference, alone("mood")) for row in trained.dataset.rows]
+        base = [judge.logprobs(row.prompt, row.reference, BASE_MIX) for row in trained.dataset.rows]
     for row, (mine, theirs) in enumerate(zip(ours, expected, strict=True)):
         # PEFT computes the adapter in fp32 here, the server in bf16, as the base.
         assert mine == pytest.approx(theirs, abs=0.15), row
@@ -91,7 +92,7 @@ def test_questions_may_be_put_again_and_equal_ones_are_asked_once(
 def test_more_questions_than_fit_at_once_are_all_answered(
     trained: TrainedAdapter, base_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lorikeet_trainer.evaluate.IN_FLIGHT", 4)
+    monkeypatch.setattr("lorikeet_trainer.judge.IN_FLIGHT", 4)
     rows = trained.dataset.rows
     questions = [Question(row.prompt, alone("mood")) for row in rows]
     with open_judge(str(base_folder), "nf4", {"mood": trained.folder}) as judge:
@@ -131,7 +132,7 @@ def test_only_the_last_turn_is_judged(base_folder: Path, renderer: Renderer, wri
     (row,) = load_dataset(data, renderer).rows
     with open_judge(str(base_folder), "nf4", {}) as judge:
         (base,) = evaluate(judge, load_dataset(data, renderer))
-        alone_turn = judge.logprobs(row, BASE_MIX)
+        alone_turn = judge.logprobs(row.prompt, row.reference, BASE_MIX)
     assert len(row.turns) == 2
     assert len(alone_turn) == row.turns[1].stop - row.turns[1].start
     assert base.logprob == pytest.approx(sum(alone_turn) / len(alone_turn))

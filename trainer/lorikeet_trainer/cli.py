@@ -130,7 +130,8 @@ def evaluate(
 
     with Console(stderr=True).status("judging"):
         _set_threads(threads)
-        from lorikeet_trainer.verdict import HeldBase, judge_demo, judge_file
+        from lorikeet_trainer.judge import HeldBase
+        from lorikeet_trainer.verdict import judge_demo, judge_file
 
         base = HeldBase(model, quantization, device)
         try:

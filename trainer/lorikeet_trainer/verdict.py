@@ -10,21 +10,12 @@ from rich.table import Table
 
 from lorikeet_trainer.dataset import load_dataset
 from lorikeet_trainer.demo_evaluation import DemoReport, demo_adapters, evaluate_demo
-from lorikeet_trainer.device import Device
 from lorikeet_trainer.errors import EvaluationRefused
-from lorikeet_trainer.evaluate import evaluate, open_judge
+from lorikeet_trainer.evaluate import evaluate
+from lorikeet_trainer.judge import HeldBase, open_judge
 from lorikeet_trainer.rendering import Renderer
 from lorikeet_trainer.scoreboard import dial_table, scores_table, tasks_table
 from lorikeet_trainer.scores import Scores
-
-
-@dataclass(frozen=True, slots=True)
-class HeldBase:
-    """A base and the form it is served in."""
-
-    model: str
-    quantization: str
-    device: Device
 
 
 @dataclass(frozen=True, slots=True)
