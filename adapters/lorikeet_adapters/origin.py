@@ -11,13 +11,17 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
+from io import SEEK_CUR
 from pathlib import Path
+from typing import BinaryIO
 
 from safetensors import SafetensorError, safe_open
 
 from lorikeet_adapters.fields import shown
 
 ORIGIN_KEY = "lorikeet.origin"
+PARENT_KEY = "lorikeet.parent"
+PIECE = 1 << 20  # bytes read at once
 MAX_TEXT = 200  # characters of a field: they are digests and names
 Turns = list[dict[str, str]]
 # Rendered with the base's own template: when a tokenizer or template changes, so do these tokens.
@@ -56,6 +60,17 @@ class Origin:
         return json.dumps(asdict(self), sort_keys=True)
 
 
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """The adapter that training went on from; `weights_sha256` is over its tensors."""
+
+    name: str
+    weights_sha256: str
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+
 class Kinship(StrEnum):
     """How the base served is related to the one trained on."""
 
@@ -68,17 +83,23 @@ class Kinship(StrEnum):
 
 def read_origin(weights: Path) -> Origin | None:
     """What a safetensors file says of it; None where it says nothing, or nothing that can be read."""
-    try:
-        with safe_open(weights, framework="pt") as file:
-            told = json.loads((file.metadata() or {}).get(ORIGIN_KEY, "null"))
-    except (OSError, SafetensorError, ValueError, RecursionError):
-        return None
-    names = {each.name for each in fields(Origin)}
-    if not isinstance(told, dict) or not {"base", "quantization", "fingerprint"} <= told.keys() <= names:
-        return None
-    if not all(isinstance(each, str) and len(each) <= MAX_TEXT for each in told.values()):
-        return None
-    return Origin(**told)
+    told = _told(weights, ORIGIN_KEY, {each.name for each in fields(Origin)})
+    return Origin(**told) if told.keys() >= {"base", "quantization", "fingerprint"} else None
+
+
+def read_parent(weights: Path) -> Parent | None:
+    """The same of what it was trained on from."""
+    told = _told(weights, PARENT_KEY, {each.name for each in fields(Parent)})
+    return Parent(**told) if len(told) == len(fields(Parent)) else None
+
+
+def tensors_sha256(file: BinaryIO) -> str:
+    """Over the tensors' bytes of a safetensors file, whatever its header says beside them."""
+    file.seek(int.from_bytes(file.read(8), "little"), SEEK_CUR)
+    digest = hashlib.sha256()
+    while piece := file.read(PIECE):
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 def kinship(trained: Origin | None, served: Origin | None) -> Kinship:
@@ -111,3 +132,15 @@ def probe(render: Callable[[Turns], Sequence[int]]) -> str:
     """`render` gives the token ids of a conversation that waits for its answer."""
     ids = [list(render(turns)) for turns in PROBES]
     return hashlib.sha256(json.dumps(ids).encode()).hexdigest()
+
+
+def _told(weights: Path, key: str, known: set[str]) -> dict[str, str]:
+    """An object of short strings; empty for anything else: the file may come from anyone."""
+    try:
+        with safe_open(weights, framework="pt") as file:
+            told = json.loads((file.metadata() or {}).get(key, "null"))
+    except (OSError, SafetensorError, ValueError, RecursionError):
+        return {}
+    if not isinstance(told, dict) or not told.keys() <= known:
+        return {}
+    return told if all(isinstance(each, str) and len(each) <= MAX_TEXT for each in told.values()) else {}

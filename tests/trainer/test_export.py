@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load, load_file, save
 
-from lorikeet_adapters.origin import read_origin
+from lorikeet_adapters.origin import read_origin, tensors_sha256
 from lorikeet_trainer.errors import NothingLearned, ProvenanceBroken
-from lorikeet_trainer.export import read_provenance, refuse_untrained, seal, tensors_sha256, with_metadata
+from lorikeet_trainer.export import read_provenance, refuse_untrained, seal, with_metadata
 from lorikeet_trainer.train import TrainedAdapter
 
 
@@ -47,7 +47,8 @@ def test_sealing_adds_the_verdict_and_leaves_the_tensors(folder: Path) -> None:
     seal(folder, metrics={"loss": 0.5}, gate={"passed": True, "reasons": []})
     after = read_provenance(folder)
     assert before is not None
-    assert before["weights_sha256"] == tensors_sha256(weights.read_bytes())
+    with weights.open("rb") as file:
+        assert before["weights_sha256"] == tensors_sha256(file)
     assert after == {**before, "metrics": {"loss": 0.5}, "gate": {"passed": True, "reasons": []}}
     again = load_file(weights)
     assert again.keys() == tensors.keys()

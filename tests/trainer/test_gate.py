@@ -230,6 +230,8 @@ def sent_rows() -> Iterator[tuple[object, Sent | None]]:
     yield {"messages": [{"role": "tool", "content": "5"}, answer]}, None
     yield {"prompt": "Once", "completion": " upon"}, Sent(text="Once")
     yield {"prompt": turns, "chosen": [answer], "rejected": [answer]}, told
+    yield {"input": {"messages": turns}, "preferred_output": [answer], "non_preferred_output": [answer]}, told
+    yield {"text": "Once", "label": "upon"}, Sent(text="Once")
     yield {"text": "Once upon"}, None
 
 

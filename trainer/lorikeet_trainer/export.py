@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,7 +13,15 @@ import torch
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import save
 
-from lorikeet_adapters.origin import ORIGIN_KEY, Origin, read_origin
+from lorikeet_adapters.origin import (
+    ORIGIN_KEY,
+    PARENT_KEY,
+    Origin,
+    Parent,
+    read_origin,
+    read_parent,
+    tensors_sha256,
+)
 from lorikeet_adapters.source import CONFIG_FILE, WEIGHTS_FILE
 from lorikeet_trainer.errors import NothingLearned, ProvenanceBroken
 from lorikeet_trainer.provenance import DIGEST_KEY, PROVENANCE_FILE, Provenance, as_json, digest
@@ -27,8 +35,8 @@ def save_adapter(folder: Path, model: PeftModel, source: str, provenance: Proven
     weights = {name: tensor.cpu().contiguous() for name, tensor in get_peft_model_state_dict(model).items()}
     refuse_untrained(weights)
     data = save(weights)
-    record = replace(provenance, weights_sha256=tensors_sha256(data))
-    _write(folder, data, record.to_json(), record.origin)
+    record = replace(provenance, weights_sha256=tensors_sha256(io.BytesIO(data)))
+    _write(folder, data, record.to_json(), record.origin, record.parent)
     (folder / CONFIG_FILE).write_text(_config(model, source), encoding="utf-8")
 
 
@@ -43,7 +51,7 @@ def seal(folder: Path, *, metrics: Mapping[str, object], gate: Mapping[str, obje
     if content is None or origin is None:
         raise ProvenanceBroken(f"`{folder.name}` was not trained here: it has no {PROVENANCE_FILE}")
     record = as_json({**content, "metrics": dict(metrics), "gate": dict(gate)})
-    _write(folder, (folder / WEIGHTS_FILE).read_bytes(), record, origin)
+    _write(folder, (folder / WEIGHTS_FILE).read_bytes(), record, origin, read_parent(folder / WEIGHTS_FILE))
 
 
 def read_provenance(folder: Path) -> dict[str, Any] | None:
@@ -60,14 +68,9 @@ def read_provenance(folder: Path) -> dict[str, Any] | None:
     content: dict[str, Any] = json.loads(record)
     if named != digest(record):
         raise ProvenanceBroken(f"`{folder.name}`: its {PROVENANCE_FILE} is not the one its weights name")
-    if content.get("weights_sha256") not in (None, tensors_sha256(data)):
+    if content.get("weights_sha256") not in (None, tensors_sha256(io.BytesIO(data))):
         raise ProvenanceBroken(f"`{folder.name}`: its tensors are not those its {PROVENANCE_FILE} names")
     return content
-
-
-def tensors_sha256(data: bytes) -> str:
-    """Over the tensors' bytes of a safetensors file, whatever its header says beside them."""
-    return hashlib.sha256(memoryview(data)[_header(data)[1] :]).hexdigest()
 
 
 def refuse_untrained(weights: Mapping[str, torch.Tensor]) -> None:
@@ -100,8 +103,10 @@ def _header(data: bytes) -> tuple[dict[str, Any], int]:
     return header, start
 
 
-def _write(folder: Path, data: bytes, record: bytes, origin: Origin) -> None:
+def _write(folder: Path, data: bytes, record: bytes, origin: Origin, parent: Parent | None) -> None:
     metadata = {"format": "pt", DIGEST_KEY: digest(record), ORIGIN_KEY: origin.to_json()}
+    if parent is not None:
+        metadata[PARENT_KEY] = parent.to_json()
     (folder / PROVENANCE_FILE).write_bytes(record)
     (folder / WEIGHTS_FILE).write_bytes(with_metadata(data, metadata))
 

@@ -94,18 +94,20 @@ def read_parity(folder: Path) -> tuple[Trace, ...]:
 
 def sent(row: Mapping[str, object]) -> Sent | None:
     """By the row's own words, not by what training made of them; None for what only training can render."""
-    messages = row.get("messages", row.get("prompt"))
-    if isinstance(messages, str):
-        return Sent(text=messages)
-    if not isinstance(messages, list) or "tools" in row:
+    given = row.get("input", row)
+    told = given if isinstance(given, dict) else {}
+    words = told.get("messages", told.get("prompt", told.get("text") if "label" in told else None))
+    if isinstance(words, str):
+        return Sent(text=words)
+    if not isinstance(words, list) or "tools" in told:
         return None
-    turns = [(each.get("role"), each.get("content")) for each in messages if isinstance(each, dict)]
-    if "messages" in row:
-        turns.pop()  # the answer to be learned
+    if told is row and "messages" in row:
+        words = words[:-1]  # the last is the answer to be learned
+    turns = [(each.get("role"), each.get("content")) for each in words if isinstance(each, dict)]
     plain = tuple(
         (ROLES[role], content) for role, content in turns if role in ROLES and isinstance(content, str)
     )
-    return Sent(plain) if plain and len(plain) == len(turns) else None
+    return Sent(plain) if plain and len(plain) == len(words) else None
 
 
 def _held(row: Row | Pair, sent: Sent | None) -> Iterator[Held]:

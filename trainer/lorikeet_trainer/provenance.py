@@ -17,7 +17,7 @@ from pathlib import Path
 
 from lorikeet_adapters.base_model import BaseModel, resolve_source
 from lorikeet_adapters.checkpoint import checkpoint_digest
-from lorikeet_adapters.origin import Origin, Turns, probe
+from lorikeet_adapters.origin import Origin, Parent, Turns, probe
 from lorikeet_trainer.dataset import Dataset
 from lorikeet_trainer.example import Message
 from lorikeet_trainer.recipe import Plan
@@ -66,14 +66,6 @@ class DataFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class ParentFacts:
-    """The adapter that training went on from; `weights_sha256` is over its tensors."""
-
-    name: str
-    weights_sha256: str
-
-
-@dataclass(frozen=True, slots=True)
 class Provenance:
     """Everything that decides what the adapter is, the loss it ended with, and what it is.
 
@@ -87,7 +79,7 @@ class Provenance:
     recipe: Plan
     final_loss: float
     versions: dict[str, str]
-    parent: ParentFacts | None = None
+    parent: Parent | None = None
     weights_sha256: str = ""
     metrics: Mapping[str, object] | None = None
     gate: Mapping[str, object] | None = None
