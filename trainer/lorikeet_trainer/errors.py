@@ -6,6 +6,7 @@
     │   ├── DeviceRefused        the machine has no such device
     │   ├── EvaluationRefused    what is to be judged cannot be judged
     │   ├── OutputRefused        the folder to be written is taken
+    │   ├── ProvenanceBroken     an adapter's files are not those of its own record
     │   └── RecipeRefused        settings that cannot work, each with its reason
     └── TrainingFailed           training ran, and what came of it is not worth keeping
         ├── LossNotFinite        the loss or its gradient became NaN or infinite
@@ -50,6 +51,10 @@ class EvaluationRefused(RefusedError):
 
 class OutputRefused(RefusedError):
     """The output folder exists and may not be replaced."""
+
+
+class ProvenanceBroken(RefusedError):
+    """An adapter's provenance, weights and digests do not belong together."""
 
 
 class RecipeRefused(RefusedError):
