@@ -56,7 +56,7 @@ def train(
     alpha: Alpha = DEFAULT.alpha,
     rslora: Annotated[bool, typer.Option("--rslora", help="Divide alpha by the root of the rank.")] = False,
     target: Targets = None,
-    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = DEFAULT.learning_rate,
+    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 2e-4,
     warmup_fraction: Warmup = DEFAULT.warmup_fraction,
     epochs: Epochs = DEFAULT.epochs,
     max_steps: MaxSteps = DEFAULT.max_steps,

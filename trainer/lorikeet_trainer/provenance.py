@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -83,6 +83,10 @@ class Provenance:
     weights_sha256: str = ""
     metrics: Mapping[str, object] | None = None
     gate: Mapping[str, object] | None = None
+
+    def after(self, loss: float) -> Provenance:
+        """The same with the loss that training has come to."""
+        return replace(self, final_loss=loss)
 
     @property
     def origin(self) -> Origin:
