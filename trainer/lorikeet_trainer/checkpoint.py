@@ -26,8 +26,8 @@ from lorikeet_trainer.errors import ResumeRefused
 FOLDER = "checkpoints"
 COMPLETE_FILE = "complete.json"
 KEPT = 3
-# What the Trainer writes and nobody reads: a pickle of its settings, and a card.
-UNREAD = ("training_args.bin", "README.md")
+# The Trainer also writes the tokenizer, a card, and its settings as a pickle; nobody reads them here.
+READ = ("adapter_", "optimizer", "scheduler", "scaler", "rng_state", "trainer_state", "training_prov", "loss")
 PREFIX, UNFINISHED = "step-", "checkpoint-"
 
 
@@ -61,7 +61,7 @@ class Checkpoints:
         """Make room, and sweep up what a kill has left."""
         self.root.mkdir(exist_ok=True)
         for path in self.root.iterdir():
-            if not (path.name.startswith(PREFIX) and (path / COMPLETE_FILE).is_file()):
+            if path.is_dir() and not (path / COMPLETE_FILE).is_file():
                 shutil.rmtree(path)
 
     def complete(
@@ -69,10 +69,7 @@ class Checkpoints:
     ) -> Checkpoint:
         """Seal what the Trainer and whoever saved the adapter have written for `step`, and take its name."""
         staging, folder = self.staging(step), self.root / f"{PREFIX}{step}"
-        for name in UNREAD:
-            (staging / name).unlink(missing_ok=True)
-        for extra in [path for path in staging.iterdir() if path.is_dir()]:
-            shutil.rmtree(extra)  # DPO's frozen copy of where it began: the next start makes it again
+        _clear(staging)
         files = {path.name: _seal(path) for path in sorted(staging.iterdir())}
         made = Checkpoint(folder, step, made_from, valid_loss, finished, files)
         content = {key: value for key, value in asdict(made).items() if key != "folder"}
@@ -121,6 +118,14 @@ def refuse_changed(then: Mapping[str, Any], now: Mapping[str, Any], path: str = 
             refuse_changed(old, new, f"{path}{key}.")
         elif old != new:
             raise ResumeRefused(f"{path}{key}", old, new)
+
+
+def _clear(staging: Path) -> None:
+    for path in list(staging.iterdir()):
+        if path.is_dir():
+            shutil.rmtree(path)  # DPO's frozen copy of where it began: the next start makes it again
+        elif not path.name.startswith(READ):
+            path.unlink()
 
 
 def _rank(each: Checkpoint) -> tuple[float, int]:
