@@ -2,23 +2,46 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from lorikeet_adapters.quantization import Quantization
-from lorikeet_bench.plan import Plan, PlanRefused, parse_batches, parse_folders
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
-    from rich.table import Table
+from lorikeet_adapters.spec import MAX_RANK
+from lorikeet_bench.output import check_out, finish, progress_bar
+from lorikeet_bench.plan import Plan, parse_batches, parse_folders
+from lorikeet_bench.serving_cli import serving
+from lorikeet_bench.shapes import SHAPES, shape_of
 
 DEFAULT = Plan()
 
 bench = typer.Typer(help="Measure on this machine what adapters cost.", no_args_is_help=True)
+
+
+bench.command()(serving)
+
+
+@bench.command("make-model")
+def make_model(
+    shape: Annotated[str, typer.Option(help=f"One of {', '.join(SHAPES)}.")],
+    out: Annotated[Path, typer.Option(help="Folder to write; it must not exist.")],
+    adapters: Annotated[int, typer.Option(min=0, max=1000, help="Adapters to write beside it.")] = 8,
+    rank: Annotated[int, typer.Option(min=1, max=MAX_RANK, help="Their rank.")] = DEFAULT.rank,
+    seed: Annotated[int, typer.Option(min=0, help="Decides every weight.")] = 0,
+) -> None:
+    """Write a model of real shape with random weights, where none can be downloaded."""
+    found = shape_of(shape)
+    from rich.console import Console
+
+    with Console(stderr=True).status(f"making {shape}"):
+        from lorikeet_bench import random_model
+
+        random_model.make_model(found, out, adapters=adapters, rank=rank, seed=seed)
+    typer.echo(
+        f"{out}: {shape} with random weights, {adapters} adapters of rank {rank} in {out / 'adapters'}"
+    )
 
 
 def register(app: typer.Typer) -> None:
@@ -61,7 +84,7 @@ def latency(
         adapters=parse_folders(adapters),
         rank=rank,
     )
-    _check_out(out)
+    check_out(out)
     _run(plan, threads, out)
 
 
@@ -79,8 +102,8 @@ def prefix(
     out: Annotated[Path | None, typer.Option(help="File to write the JSON document to.")] = None,
 ) -> None:
     """Time to the first token with the prompt's beginning kept from before, and without."""
-    _check_out(out)
-    with _progress() as progress:
+    check_out(out)
+    with progress_bar() as progress:
         task = progress.add_task("loading", total=2 * repeat)
         import torch
 
@@ -93,34 +116,11 @@ def prefix(
         document = run(
             plan, describe_machine, lambda label: progress.update(task, advance=1, description=label)
         )
-    _finish(document, make_table(document), out)
-
-
-def _check_out(out: Path | None) -> None:
-    if out is not None and not out.parent.is_dir():
-        raise PlanRefused(f"--out is {str(out)!r}, but its folder does not exist")
-
-
-def _progress() -> Progress:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True)
-
-
-def _finish(document: dict[str, Any], table: Table, out: Path | None) -> None:
-    """The table for people, then the document as the last line for programs."""
-    from rich.console import Console
-
-    if out is not None:
-        out.write_text(json.dumps(document, indent=2) + "\n")
-    Console().print(table)
-    typer.echo(json.dumps(document))
+    finish(document, make_table(document), out)
 
 
 def _run(plan: Plan, threads: int, out: Path | None) -> None:
-    with _progress() as progress:
+    with progress_bar() as progress:
         task = progress.add_task("loading and merging", total=None)
         import torch
 
@@ -143,4 +143,4 @@ def _run(plan: Plan, threads: int, out: Path | None) -> None:
             )
             results = summarise(runs, plan.seed)
             document = make_document(opened, plan, machine, results, started)
-    _finish(document, make_table(document, results), out)
+    finish(document, make_table(document, results), out)
