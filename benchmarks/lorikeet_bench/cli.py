@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -11,11 +12,16 @@ import typer
 from lorikeet_adapters.quantization import Quantization
 from lorikeet_adapters.spec import MAX_RANK
 from lorikeet_bench.output import check_out, finish, progress_bar
-from lorikeet_bench.plan import Plan, parse_batches, parse_folders
+from lorikeet_bench.plan import Plan, parse_numbers
 from lorikeet_bench.serving_cli import serving
 from lorikeet_bench.shapes import SHAPES, shape_of
 
 DEFAULT = Plan()
+
+
+def _joined(values: Iterable[int]) -> str:
+    return ",".join(map(str, values))
+
 
 bench = typer.Typer(help="Measure on this machine what adapters cost.", no_args_is_help=True)
 
@@ -28,7 +34,7 @@ def make_model(
     shape: Annotated[str, typer.Option(help=f"One of {', '.join(SHAPES)}.")],
     out: Annotated[Path, typer.Option(help="Folder to write; it must not exist.")],
     adapters: Annotated[int, typer.Option(min=0, max=1000, help="Adapters to write beside it.")] = 8,
-    rank: Annotated[int, typer.Option(min=1, max=MAX_RANK, help="Their rank.")] = DEFAULT.rank,
+    rank: Annotated[int, typer.Option(min=1, max=MAX_RANK, help="Their rank.")] = DEFAULT.ranks[0],
     seed: Annotated[int, typer.Option(min=0, help="Decides every weight.")] = 0,
 ) -> None:
     """Write a model of real shape with random weights, where none can be downloaded."""
@@ -60,29 +66,35 @@ def latency(
     quantization: Annotated[
         Quantization, typer.Option(help="How every arm's weights are held; auto is nf4.")
     ] = DEFAULT.quantization,
-    batch: Annotated[str, typer.Option(help="Batch sizes, with commas between.")] = ",".join(
-        map(str, DEFAULT.batches)
-    ),
+    batch: Annotated[str, typer.Option(help="Batch sizes, with commas between.")] = _joined(DEFAULT.batches),
     tokens: Annotated[int, typer.Option(help="Tokens each request generates.")] = DEFAULT.tokens,
     prompt_tokens: Annotated[int, typer.Option(help="Tokens of each prompt.")] = DEFAULT.prompt_tokens,
     repeat: Annotated[int, typer.Option(help="Rounds, each with every arm once.")] = DEFAULT.repetitions,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves torch's choice.")] = 0,
+    ranks: Annotated[
+        str, typer.Option(help="Ranks of adapters made at random, with commas between.")
+    ] = _joined(DEFAULT.ranks),
     adapters: Annotated[
-        str, typer.Option(help="Up to four adapter folders, with commas between; the first is merged.")
-    ] = "",
-    rank: Annotated[int, typer.Option(help="Rank of adapters made at random.")] = DEFAULT.rank,
+        str, typer.Option(help="How many distinct adapters share a batch, with commas between.")
+    ] = _joined(DEFAULT.adapters),
+    adapter: Annotated[
+        list[Path] | None, typer.Option(help="Adapter folder to measure; repeat it. The first is merged.")
+    ] = None,
+    peers: Annotated[bool, typer.Option(help="Measure PEFT and transformers beside us.")] = DEFAULT.peers,
     out: Annotated[Path | None, typer.Option(help="File to write the JSON document to.")] = None,
 ) -> None:
-    """Time per token of base, adapter, merged adapter, blend and mixed batch, side by side."""
+    """Time per token of base, adapters, merged weights, blends, mixed batches and others' ways, side by side."""
     plan = Plan(
         model=model,
         quantization=quantization,
-        batches=parse_batches(batch),
+        batches=parse_numbers("--batch", batch),
         tokens=tokens,
         prompt_tokens=prompt_tokens,
         repetitions=repeat,
-        adapters=parse_folders(adapters),
-        rank=rank,
+        folders=tuple(adapter or ()),
+        ranks=parse_numbers("--ranks", ranks),
+        adapters=parse_numbers("--adapters", adapters),
+        peers=peers,
     )
     check_out(out)
     _run(plan, threads, out)

@@ -34,15 +34,28 @@ def make_app() -> typer.Typer:
 def test_latency_prints_a_table_and_ends_with_the_document(tiny_base: Path, tmp_path: Path) -> None:
     out = tmp_path / "result.json"
     options = ["--model", str(tiny_base), "--quantization", "nf4", "--batch", "2", "--tokens", "3"]
-    options += ["--prompt-tokens", "5", "--rank", "4", "--threads", "1", "--out", str(out)]
+    options += [
+        "--prompt-tokens",
+        "5",
+        "--ranks",
+        "4",
+        "--adapters",
+        "1,2",
+        "--no-peers",
+        "--threads",
+        "1",
+        "--out",
+        str(out),
+    ]
     done = CliRunner().invoke(make_app(), ["bench", "latency", *options], catch_exceptions=False)
     assert done.exit_code == 0
     document = json.loads(done.stdout.splitlines()[-1])
     assert document == json.loads(out.read_text())
     assert document.keys() >= KEYS
     assert (document["quantization"], document["threads"], document["adapters"]) == ("nf4", 1, "random")
-    assert document["adapter_ranks"] == [4] * 4
-    assert [row["arm"] for row in document["results"]] == ["base", "adapter", "merged", "blend", "mixed"]
+    assert document["adapter_ranks"] == [4] * 2
+    arms = ["base", "merged", "merged-16bit", "adapter", "blend", "mixed"]
+    assert [row["arm"] for row in document["results"]] == arms
     for row in document["results"]:
         assert row.keys() >= ROW_KEYS
         assert row["total_output_tokens"] == 2 * 3 * 5
