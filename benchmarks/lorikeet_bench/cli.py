@@ -29,6 +29,22 @@ bench = typer.Typer(help="Measure on this machine what adapters cost.", no_args_
 bench.command()(serving)
 
 
+@bench.command()
+def compare(
+    old: Annotated[Path, typer.Argument(help="Result file of an earlier run.")],
+    new: Annotated[Path, typer.Argument(help="Result file of the same benchmark, run now.")],
+    tolerance: Annotated[float, typer.Option(min=0.0, max=10.0, help="How much slower is too slow.")] = 0.1,
+) -> None:
+    """Say what became slower between two result files; exit code 1 if anything did."""
+    from rich.console import Console
+
+    from lorikeet_bench import compare as comparing
+
+    found = comparing.compare(comparing.read_result(old), comparing.read_result(new), tolerance)
+    Console().print(comparing.make_table(found))
+    raise typer.Exit(1 if found.regressed else 0)
+
+
 @bench.command("make-model")
 def make_model(
     shape: Annotated[str, typer.Option(help=f"One of {', '.join(SHAPES)}.")],

@@ -124,6 +124,8 @@ def result_row(result: Result, plan: Plan) -> dict[str, Any]:
         **_spread("ttft", [run.timed.ttft_s for run in result.runs]),
         **_spread("tpot", [run.timed.tpot_s for run in result.runs]),
         "median_bandwidth_gb_s": result.median_of(lambda run: run.bandwidth) / 1e9,
+        "samples_tpot_ms": [run.timed.tpot_s * 1e3 for run in result.runs],
+        "samples_ttft_ms": [run.timed.ttft_s * 1e3 for run in result.runs],
     }
     for name, interval in (("base", result.to_base), ("merged", result.to_merged)):
         if interval is not None:

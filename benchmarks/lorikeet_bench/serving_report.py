@@ -95,6 +95,8 @@ def summarise(session: Session, objectives: Objectives) -> dict[str, Any]:
         document["goodput_objectives_ms"] = dict(objectives.bounds)
     for name in FIGURES:
         document |= _spread(name, figures[name])
+    for name in ("ttft", "tpot", "e2el"):
+        document[f"samples_{name}_ms"] = [round(each * 1e3, 3) for each in figures[name]]
     return document
 
 
