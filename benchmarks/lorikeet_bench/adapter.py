@@ -81,6 +81,13 @@ def read_random(base: BaseModel, scratch: Path, rank: int, seed: int) -> BenchAd
     return _read(write_random(base, scratch / "random", rank, seed), Origin.RANDOM, base)
 
 
+def fetch(base: BaseModel, folder: Path) -> AdapterWeights:
+    """What an engine's loader does with a folder: read, check, hold."""
+    with open_folder(folder) as files:
+        spec = parse_spec(files.config)
+    return load_weights(folder / WEIGHTS_FILE, spec, base.outline, base.compute_dtype)
+
+
 def write_random(base: BaseModel, folder: Path, rank: int, seed: int) -> Path:
     """A PEFT folder with normal A and B on every linear module of `base` but the head."""
     head = base.model.get_output_embeddings()
@@ -113,9 +120,7 @@ def _demo_folders() -> list[Path]:
 
 def _read(folder: Path, origin: Origin, base: BaseModel) -> BenchAdapter:
     try:
-        with open_folder(folder) as files:
-            spec = parse_spec(files.config)
-        weights = load_weights(folder / WEIGHTS_FILE, spec, base.outline, base.compute_dtype)
+        weights = fetch(base, folder)
     except AdapterRefused as error:
         raise PlanRefused(f"the adapter {str(folder)!r} cannot be measured: {error}") from error
     return BenchAdapter(folder.resolve().name, folder, origin, weights)

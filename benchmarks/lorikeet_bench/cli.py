@@ -11,6 +11,7 @@ import typer
 
 from lorikeet_adapters.quantization import Quantization
 from lorikeet_adapters.spec import MAX_RANK
+from lorikeet_bench.more_cli import fidelity, scale, swap
 from lorikeet_bench.output import check_out, finish, progress_bar
 from lorikeet_bench.plan import Plan, parse_numbers
 from lorikeet_bench.serving_cli import serving
@@ -26,7 +27,8 @@ def _joined(values: Iterable[int]) -> str:
 bench = typer.Typer(help="Measure on this machine what adapters cost.", no_args_is_help=True)
 
 
-bench.command()(serving)
+for command in (serving, scale, swap, fidelity):
+    bench.command()(command)
 
 
 @bench.command()
