@@ -13,7 +13,7 @@ from lorikeet_adapters.quantization import Quantization
 from lorikeet_adapters.spec import MAX_RANK
 from lorikeet_bench.more_cli import fidelity, scale, swap
 from lorikeet_bench.output import check_out, finish, progress_bar
-from lorikeet_bench.plan import Plan, parse_numbers
+from lorikeet_bench.plan import Plan, PlanRefused, parse_numbers
 from lorikeet_bench.serving_cli import serving
 from lorikeet_bench.shapes import SHAPES, shape_of
 
@@ -45,6 +45,32 @@ def compare(
     found = comparing.compare(comparing.read_result(old), comparing.read_result(new), tolerance)
     Console().print(comparing.make_table(found))
     raise typer.Exit(1 if found.regressed else 0)
+
+
+@bench.command()
+def report(
+    results: Annotated[list[Path], typer.Argument(help="Result files.")],
+    out: Annotated[Path, typer.Option(help="Folder for the page and its pictures; made if it is missing.")],
+) -> None:
+    """Turn result files into one Markdown page with pictures."""
+    from lorikeet_bench.compare import read_result
+    from lorikeet_bench.markdown import render
+
+    documents = {path.stem: read_result(path) for path in results}
+    if len(documents) < len(results):
+        raise PlanRefused("two result files have the same name; the page could not tell them apart")
+    try:
+        from lorikeet_bench.plots import draw
+    except ImportError as error:
+        raise PlanRefused("pictures need matplotlib: pip install 'lorikeet[bench]'") from error
+    out.mkdir(parents=True, exist_ok=True)
+    page = out / "README.md"
+    try:
+        pictures = {name: draw(name, document, out) for name, document in documents.items()}
+        page.write_text(render(documents, pictures) + "\n")
+    except KeyError as error:
+        raise PlanRefused(f"a result file has no {error}: another version wrote it; measure again") from error
+    typer.echo(f"{page}: {len(documents)} results, {sum(map(len, pictures.values()))} pictures")
 
 
 @bench.command("make-model")

@@ -19,10 +19,11 @@ from rich.table import Table
 from lorikeet_bench.interval import Interval, ratio_of_medians_apart
 from lorikeet_bench.plan import PlanRefused
 
-KEY = ("arm", "rank", "adapters", "batch", "mix", "figure")
+KEY = ("registered", "arm", "rank", "adapters", "batch", "mix")
 SETTINGS = {
     "latency": ("model_id", "quantization", "input_len", "output_len"),
     "prefix": ("model_id", "quantization", "prefix_len", "input_len", "adapter_rank"),
+    "scale": ("model_id", "quantization", "adapter_rank", "num_prompts", "input_len", "output_len"),
     "serving": (
         "models",
         "num_prompts",
@@ -33,6 +34,7 @@ SETTINGS = {
         "output_len",
     ),
 }
+KINDS = frozenset({*SETTINGS, "swap", "fidelity"})
 CIRCUMSTANCES = (
     "cpu_model",
     "cpu_count",
@@ -77,13 +79,15 @@ def read_result(path: Path) -> dict[str, Any]:
         raise PlanRefused(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise PlanRefused(f"{path} is not JSON: {error}") from error
-    if not isinstance(document, dict) or document.get("benchmark") not in SETTINGS:
-        raise PlanRefused(f"{path} is no result of `lorikeet bench`, or of a kind that cannot be compared")
+    if not isinstance(document, dict) or document.get("benchmark") not in KINDS:
+        raise PlanRefused(f"{path} is no result of `lorikeet bench`")
     return document
 
 
 def compare(old: Mapping[str, Any], new: Mapping[str, Any], tolerance: float) -> Comparison:
     """Raises PlanRefused for results of different kinds or settings."""
+    if old["benchmark"] not in SETTINGS:
+        raise PlanRefused(f"{old['benchmark']} results are not compared; {', '.join(SETTINGS)} results are")
     if old["benchmark"] != new["benchmark"]:
         raise PlanRefused(f"one file is a {old['benchmark']} result, the other a {new['benchmark']} result")
     for setting in SETTINGS[old["benchmark"]]:
