@@ -33,7 +33,20 @@ def test_every_flag_is_documented(flag: str) -> None:
     [
         "train",
         "eval",
-        "bench latency",
+        *(
+            f"bench {each}"
+            for each in (
+                "latency",
+                "serving",
+                "scale",
+                "swap",
+                "prefix",
+                "fidelity",
+                "make-model",
+                "compare",
+                "report",
+            )
+        ),
         "adapters add",
         "adapters check",
         "adapters convert",
