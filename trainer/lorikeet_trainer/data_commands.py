@@ -80,8 +80,7 @@ def validate(
         if not as_json:
             Console().print(*shown(report), sep="\n")
             show_first(report.findings, report.counts)
-    bad = [report for report in reports if not report.is_usable]
-    if bad:
+    if not all(report.is_usable for report in reports):
         raise typer.Exit(1)
 
 
@@ -103,20 +102,22 @@ def preview(
 
     from lorikeet_trainer.data_show import sample_table
     from lorikeet_trainer.rendering import Renderer
-    from lorikeet_trainer.report import report_on
     from lorikeet_trainer.sample import take_sample
     from lorikeet_trainer.validator import validate as validate_data
 
     renderer = Renderer.load(model)
     validated = validate_data(alone, file.name, renderer, HELD_OUT)
-    report = report_on(validated, sample=take_sample(alone, validated, renderer))
+    sample = take_sample(alone, validated, renderer)
     if as_json:
-        typer.echo(report.to_json())
+        findings = [asdict(each) for each in validated.findings]
+        typer.echo(
+            json.dumps({"findings": findings, "sample": sample and asdict(sample)}, ensure_ascii=False)
+        )
     else:
-        show_first(report.findings, report.counts)
-        if report.sample is not None:
-            Console().print(sample_table(report.sample))
-    if not report.is_usable:
+        show_findings(validated.findings)
+        if sample is not None:
+            Console().print(sample_table(sample))
+    if not validated.is_usable:
         raise typer.Exit(1)
 
 

@@ -50,7 +50,11 @@ def _numbers(report: Report) -> Table:
 
 def _cost(cost: Estimate) -> str:
     steps = f"{cost.steps:,} steps of {cost.batch_size}, {cost.epochs:.1f} epochs"
-    return f"{steps}; about {duration(cost.seconds)} and {cost.bytes / 1e9:.1f} GB here"
+    return f"{steps}; about {duration(cost.seconds)} and {_size(cost.bytes)} here"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
 def duration(seconds: float) -> str:
