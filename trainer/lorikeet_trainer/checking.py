@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rich.console import Console
 
@@ -12,7 +13,7 @@ from lorikeet_trainer.recipe import Recipe
 from lorikeet_trainer.remarks import overlap
 from lorikeet_trainer.rendering import Renderer
 from lorikeet_trainer.report import Report, report_on
-from lorikeet_trainer.rules import Rules
+from lorikeet_trainer.rules import HELD_OUT, Rules
 from lorikeet_trainer.sample import take_sample
 from lorikeet_trainer.validator import validate
 
@@ -22,6 +23,7 @@ def check(
     model: str,
     rules: Rules,
     recipe: Recipe,
+    *,
     device: str,
     console: Console,
 ) -> list[Report]:
@@ -32,8 +34,9 @@ def check(
         training = validate(data, name, renderer, rules, watch)
     cost = estimate(model, recipe, training, device)
     reports = [report_on(training, (), cost, take_sample(data, training, renderer))]
+    alone = replace(HELD_OUT, labels=rules.labels)
     for name_, data_ in held_out:
-        beside = Rules.beside(training.dataset()) if training.is_usable else rules
+        beside = Rules.beside(training.dataset()) if training.is_usable else alone
         with watching(console, name_) as watch:
             validated = validate(data_, name_, renderer, beside, watch)
         both = training.is_usable and validated.is_usable

@@ -73,7 +73,7 @@ def validate(
         from lorikeet_trainer.device import refuse_missing
 
         refuse_missing(device)
-    reports = check(contents, model, rules, recipe, device, errors)
+    reports = check(contents, model, rules, recipe, device=device, console=errors)
     if as_json:
         typer.echo(json.dumps([asdict(report) for report in reports], ensure_ascii=False))
     for report in reports:
