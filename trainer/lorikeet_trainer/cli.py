@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -12,12 +11,12 @@ import typer
 from lorikeet_adapters.errors import RefusedError
 from lorikeet_adapters.names import check_name
 from lorikeet_adapters.quantization import Quantization
+from lorikeet_trainer.data_commands import data as data_commands
 from lorikeet_trainer.device import Device
 from lorikeet_trainer.errors import DatasetRefused
-from lorikeet_trainer.finding import RowFinding
 from lorikeet_trainer.recipe import Recipe
+from lorikeet_trainer.saying import show_findings
 
-SHOWN_PER_CODE = 20
 DEFAULT = Recipe()
 
 Model = Annotated[str, typer.Option(help="demo, a model folder, or a hub id.")]
@@ -42,6 +41,7 @@ def register(app: typer.Typer) -> None:
 
     app.command()(train)
     app.command("eval")(evaluate)
+    app.add_typer(data_commands, name="data")
 
 
 def train(
@@ -101,18 +101,6 @@ def train(
     rows, steps = len(trained.dataset.rows), trained.plan.steps
     typer.echo(f"{folder}: {rows} rows, {steps} steps, loss {trained.final_loss:.4f}")
     typer.echo(f"register it: lorikeet adapters add {shlex.quote(str(folder))} --name {shlex.quote(name)}")
-
-
-def show_findings(findings: tuple[RowFinding, ...]) -> None:
-    """On standard error, the first twenty of each kind."""
-    counts: Counter[str] = Counter()
-    for finding in findings:
-        counts[finding.code] += 1
-        if counts[finding.code] <= SHOWN_PER_CODE:
-            typer.echo(f"{finding.severity} [{finding.code}] {finding.sentence}", err=True)
-    for code, count in counts.items():
-        if count > SHOWN_PER_CODE:
-            typer.echo(f"... and {count - SHOWN_PER_CODE} more of [{code}]", err=True)
 
 
 def set_threads(threads: int) -> None:
