@@ -79,9 +79,7 @@ def evaluate(
         from lorikeet_trainer.verdict import judge_demo, judge_file
 
         with find_contestants(named, data_dir) as found:
-            held_as = quantization or Quantization(found.base.quantization or "nf4" if found.base else "nf4")
-            source = model or (found.base.source if found.base else "demo")
-            base = HeldBase(source, held_as, device)
+            base = HeldBase(*found.base_of(model, quantization), device)
             try:
                 verdict = (
                     judge_demo(base)
