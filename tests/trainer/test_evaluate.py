@@ -16,13 +16,14 @@ from lorikeet_adapters.errors import AdapterRefused
 from lorikeet_adapters.mix import BASE_MIX, Mix
 from lorikeet_server.engine.batch import DecodeRow
 from lorikeet_server.engine.runner import Runner
-from lorikeet_trainer.dataset import load_dataset
 from lorikeet_trainer.device import Device
 from lorikeet_trainer.errors import EvaluationRefused
 from lorikeet_trainer.evaluate import classify, evaluate, weigh
 from lorikeet_trainer.judge import Answer, HeldBase, Question, alone, open_judge
+from lorikeet_trainer.loading import load_dataset
 from lorikeet_trainer.rendering import Renderer
 from lorikeet_trainer.row import Pair
+from lorikeet_trainer.rules import HELD_OUT
 from lorikeet_trainer.train import Job, TrainedAdapter, train
 from lorikeet_trainer.verdict import judge_file
 from tests.trainer.conftest import CONTEXT, RECIPE, ROWS, Silence, Write, chat
@@ -130,9 +131,9 @@ def test_no_adapter_takes_the_name_of_the_base(trained: TrainedAdapter, base_fol
 
 def test_only_the_last_turn_is_judged(base_folder: Path, renderer: Renderer, write: Write) -> None:
     data = write("rows.jsonl", [chat("hello", "lamp", "thank you", "broken")])
-    (row,) = load_dataset(data, renderer).rows
+    (row,) = load_dataset(data, renderer, HELD_OUT).rows
     with open_judge(str(base_folder), "nf4", {}) as judge:
-        (base,) = evaluate(judge, load_dataset(data, renderer))
+        (base,) = evaluate(judge, load_dataset(data, renderer, HELD_OUT))
         alone_turn = judge.logprobs(row.prompt, row.reference, BASE_MIX)
     assert len(row.turns) == 2
     assert len(alone_turn) == row.turns[1].stop - row.turns[1].start
@@ -142,7 +143,7 @@ def test_only_the_last_turn_is_judged(base_folder: Path, renderer: Renderer, wri
 def test_an_adapter_trained_on_json_is_judged_as_json(
     base_folder: Path, write: Write, tmp_path: Path
 ) -> None:
-    data = write("rows.jsonl", [chat("the lamp", '{"lamp": 1}'), chat("the chair", '{"lamp": 1}')])
+    data = write("rows.jsonl", [chat("the lamp", '{"lamp": 1}'), chat("the chair", '{"lamp": 1}')] * 5)
     recipe = replace(RECIPE, max_steps=30)
     made = train(Job(data, tmp_path / "adapter", str(base_folder), recipe=recipe), Silence())
     verdict = judge_file(

@@ -33,6 +33,15 @@ class Row:
         return tuple(labels)
 
     @property
+    def tokens(self) -> int:
+        return len(self.input_ids)
+
+    @property
+    def longest(self) -> int:
+        """The length of its one sequence."""
+        return len(self.input_ids)
+
+    @property
     def learned_tokens(self) -> int:
         return sum(turn.stop - turn.start for turn in self.turns)
 

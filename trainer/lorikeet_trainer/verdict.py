@@ -10,13 +10,14 @@ from pathlib import Path
 from rich.table import Table
 
 from lorikeet_trainer.confusion import LabelScores
-from lorikeet_trainer.dataset import load_dataset
 from lorikeet_trainer.demo_evaluation import DemoReport, demo_adapters, evaluate_demo
 from lorikeet_trainer.errors import EvaluationRefused
 from lorikeet_trainer.evaluate import classify, evaluate, weigh
 from lorikeet_trainer.judge import HeldBase, open_judge
+from lorikeet_trainer.loading import load_dataset
 from lorikeet_trainer.preference import PreferenceScores
 from lorikeet_trainer.rendering import Renderer
+from lorikeet_trainer.rules import HELD_OUT
 from lorikeet_trainer.scoreboard import (
     confusion_table,
     dial_table,
@@ -70,7 +71,7 @@ class DemoVerdict:
 
 def judge_file(base: HeldBase, data: Path, adapters: dict[str, Path], max_tokens: int | None) -> Verdict:
     """Base and adapters over a data file. Raises RefusedError."""
-    dataset = load_dataset(data, Renderer.load(base.model))
+    dataset = load_dataset(data, Renderer.load(base.model), HELD_OUT)
     made = partial(Verdict, base, dataset.name, dataset.sha256, dataset.size)
     with open_judge(base.model, base.quantization, adapters, base.device) as judge:
         if dataset.pairs:

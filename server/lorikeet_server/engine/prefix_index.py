@@ -58,17 +58,9 @@ class PrefixIndex:
         self.hit_tokens += hits
         self.asked_tokens += of
 
-    def reserve(
-        self, chain: Sequence[Key], start: int, stop: int
-    ) -> tuple[tuple[tuple[Key, int], ...], tuple[Key, ...]]:
-        """The new blocks of `chain` that its tokens from `start` to `stop` complete, each with its first token.
-
-        Only as many as there will be room for in this step; beside them the blocks given up for these.
-        """
-        new = [
-            each for each in range(start // BLOCK, min(stop // BLOCK, len(chain))) if chain[each] not in self
-        ]
-        taken = tuple((chain[each], each * BLOCK) for each in new[: self.blocks - self._reserved])
+    def reserve(self, keys: Sequence[Key]) -> tuple[Sequence[Key], tuple[Key, ...]]:
+        """Those of `keys` that there will be room for in this step, and the blocks given up for them."""
+        taken = keys[: self.blocks - self._reserved]
         self._reserved += len(taken)
         excess = max(len(self._held) + self._reserved - self.blocks, 0)
         return taken, tuple(self._held.popitem(last=False)[0] for _ in range(excess))

@@ -67,8 +67,8 @@ class Scheduler:
         """Take a request in; its adapters' loads start with the next step."""
         self._arrivals += 1
         entry = Entry(request, RequestState.WAITING_ADAPTER, self._arrivals)
-        # A prompt whose tokens are scored is computed whole.
-        if self._prefixes.blocks and request.sampling.prompt_logprobs is None:
+        scored = request.sampling.prompt_logprobs is not None  # every token of its prompt must be computed
+        if self._prefixes.blocks and not scored:
             entry.prefix = block_keys(request)
         self._entries[request.id] = entry
         self._fairness.arrive(entry.tenant)
@@ -186,7 +186,7 @@ class Scheduler:
 
     def newest_holder(self) -> str | None:
         """Of the requests that hold a slot, the one that came last."""
-        holders = self._holders()
+        holders = sorted(self._holders(), key=lambda each: each.order)
         return holders[-1].request.id if holders else None
 
     def finish(self, request_id: str, event: RequestEvent) -> RequestState:
@@ -205,7 +205,7 @@ class Scheduler:
 
     def _make_room(self) -> None:
         """The coming decode step adds a token to every row: preempt the newest until what remains fits."""
-        holders = self._holders()
+        holders = sorted(self._holders(), key=lambda each: each.order)
         while holders and not self._geometry.fits(len(holders), max(each.length for each in holders)):
             self.preempt(holders.pop().request.id)
 
@@ -279,18 +279,23 @@ class Scheduler:
 
     def _next_chunk(self, entry: Entry, budget: int) -> PrefillChunk:
         stop = min(entry.length, entry.computed + budget)
-        keep, given_up = self._prefixes.reserve(entry.prefix, entry.computed, stop)
-        self._forget.extend(given_up)
         return PrefillChunk(
             entry.request,
             entry.computed,
             entry.tokens(entry.computed, stop),
             is_last=stop == entry.length,
             index=len(entry.generated),
-            keep=keep,
+            keep=self._blocks_to_keep(entry, stop),
             generated=entry.looked_back_on,
         )
 
+    def _blocks_to_keep(self, entry: Entry, stop: int) -> tuple[tuple[bytes, int], ...]:
+        first = entry.computed // BLOCK
+        ending = list(enumerate(entry.prefix))[first : stop // BLOCK]
+        new = {key: place * BLOCK for place, key in ending if key not in self._prefixes}
+        kept, given_up = self._prefixes.reserve(tuple(new))
+        self._forget.extend(given_up)
+        return tuple((key, new[key]) for key in kept)
+
     def _holders(self) -> list[Entry]:
-        """In order of arrival, as all entries are."""
         return [entry for entry in self._entries.values() if entry.holds_slot]
