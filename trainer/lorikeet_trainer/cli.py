@@ -38,10 +38,12 @@ MaxLength = Annotated[int | None, typer.Option(help="Longest row in tokens; defa
 def register(app: typer.Typer) -> None:
     """Add this package's commands to the `lorikeet` command."""
     from lorikeet_trainer.judging import evaluate
+    from lorikeet_trainer.merging import merge
 
     app.command()(train)
     app.command("eval")(evaluate)
     app.add_typer(data_commands, name="data")
+    app.command()(merge)
 
 
 def train(

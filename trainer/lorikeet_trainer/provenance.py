@@ -131,7 +131,7 @@ def tokenizer_facts(renderer: Renderer) -> TokenizerFacts:
     template = renderer.tokenizer.chat_template
     if template is None:
         return TokenizerFacts(vocabulary, None, None)
-    return TokenizerFacts(vocabulary, _sha256(template), probe(partial(_render, renderer)))
+    return TokenizerFacts(vocabulary, _sha256(template), probe(partial(_render, renderer)) or None)
 
 
 def data_facts(dataset: Dataset) -> DataFacts:
