@@ -1,10 +1,12 @@
-"""Single tensors of a base's checkpoint, read from its files as they were saved."""
+"""A base's checkpoint, read from its files as they were saved: single tensors, and a digest of them all."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -29,6 +31,40 @@ def read_tensor(where: str, names: list[str]) -> torch.Tensor | None:
     except (OSError, SafetensorError, ValueError):
         pass
     return None
+
+
+def checkpoint_digest(where: str) -> str:
+    """SHA-256 over every tensor's name, dtype, shape and first row; empty when it cannot be read.
+
+    It is the same in whatever form the base is held, and costs little on a base of any size: other
+    training moves every tensor, so its first row too.
+    """
+    told: list[tuple[str, str]] = []
+    try:
+        for file in _all_files(where):
+            with safe_open(file, framework="pt") as tensors:
+                for name in tensors.keys():  # noqa: SIM118  (no mapping, keys() is all it has)
+                    told.append((name, _summary(tensors.get_slice(name))))
+    except (OSError, SafetensorError, ValueError):
+        return ""
+    return hashlib.sha256(json.dumps(sorted(told)).encode()).hexdigest() if told else ""
+
+
+def _summary(tensor: Any) -> str:
+    shape = tensor.get_shape()
+    first = tensor[:1] if shape else tensor[...]
+    digest = hashlib.sha256(f"{tensor.get_dtype()} {shape}".encode())
+    flat = first.contiguous().flatten()
+    digest.update(flat.view(torch.uint8).numpy().data if flat.numel() else b"")
+    return digest.hexdigest()
+
+
+def _all_files(where: str) -> list[str]:
+    index = _local(where, SAFE_WEIGHTS_INDEX_NAME)
+    names = [SAFE_WEIGHTS_NAME]
+    if index is not None:
+        names = sorted(set(json.loads(Path(index).read_text())["weight_map"].values()))
+    return [found for name in names if (found := _local(where, name))]
 
 
 def _files(where: str, name: str) -> Iterator[str]:

@@ -27,6 +27,16 @@ TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}"
 )
+# The same with tools, calls and their answers, as templates of models that know tools have them.
+TOOL_TEMPLATE = (
+    "{% if tools %}{{ '<|system|>\\n' }}{% for tool in tools %}{{ tool | tojson }}{% endfor %}"
+    "{{ '<|end|>\\n' }}{% endif %}"
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>\\n' + message['content'] }}"
+    "{% for call in message.tool_calls or [] %}"
+    "{{ '{\"call\": \"' + call.function.name + '\", \"with\": ' + call.function.arguments | tojson + '}' }}"
+    "{% endfor %}{{ '<|end|>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}"
+)
 SPECIAL_TOKENS = ("<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
 TEXT = ["the red lamp is broken\n\n", "where is my blue chair?\n\n", "thank you for the lamp\n\n"]
 VOCABULARY = 320
@@ -91,10 +101,31 @@ ROWS = [
     chat("the blue chair is broken", "broken"),
     chat("where is my red lamp?", "delivery"),
     chat("thank you for the chair", "praise"),
+    chat("my red lamp is broken", "broken"),
+    chat("where is the chair?", "delivery"),
+    chat("thank you for my blue lamp", "praise"),
+    chat("the chair is broken", "broken"),
 ]
 
 
-RECIPE = Recipe(rank=8, alpha=16, learning_rate=2.9e-3, max_steps=60, batch_size=6, seed=3)
+TOOL = {"type": "function", "function": {"name": "find", "parameters": {"type": "object"}}}
+
+
+def tool_chat(**changes: Any) -> dict[str, Any]:
+    """A row in which the assistant calls a tool and answers with what it says; `changes` are of the call."""
+    call = {"id": "1", "type": "function", "function": {"name": "find", "arguments": '{"q": "lamp"}'}}
+    return {
+        "messages": [
+            {"role": "user", "content": "lamp?"},
+            {"role": "assistant", "content": None, "tool_calls": [{**call, **changes}]},
+            {"role": "tool", "tool_call_id": "1", "content": "red"},
+            {"role": "assistant", "content": "It is red"},
+        ],
+        "tools": [TOOL],
+    }
+
+
+RECIPE = Recipe(rank=8, alpha=16, learning_rate=2.9e-3, max_steps=60, batch_size=10, seed=3)
 
 
 class Silence:

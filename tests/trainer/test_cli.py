@@ -35,9 +35,9 @@ def test_train_writes_the_folder_and_says_how_to_register_it(
     assert result.exit_code == 0, result.output
     assert (out / "adapter_model.safetensors").is_file()
     assert f"lorikeet adapters add '{out}' --name mood" in result.stdout
-    assert "7 rows, 3 steps, loss " in result.stdout
+    assert "11 rows, 3 steps, loss " in result.stdout
     assert "step 3/3  loss " in result.stderr
-    assert "warning [duplicate] line 7: the same as line 1" in result.stderr
+    assert "warning [duplicate] line 11: the same as line 1" in result.stderr
 
 
 def test_every_finding_is_shown_but_each_kind_only_twenty_times(base_folder: Path, write: Write) -> None:
@@ -53,7 +53,7 @@ def test_every_finding_is_shown_but_each_kind_only_twenty_times(base_folder: Pat
 def test_a_finding_is_shown_once(base_folder: Path, write: Write) -> None:
     result = run("train", write("rows.jsonl", [*ROWS, [1]]), "--name", "mood", "--model", base_folder)
     assert result.stderr.count("not_an_object") == 1
-    assert result.stderr.count("line 7") == 1
+    assert result.stderr.count("line 11") == 1
     assert str(result.exception) == "rows.jsonl cannot be used: 1 error, shown above"
 
 

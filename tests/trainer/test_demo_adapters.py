@@ -24,7 +24,7 @@ from lorikeet_trainer.demo_evaluation import (
     demo_adapters,
     evaluate_demo,
 )
-from lorikeet_trainer.evaluate import Judge, open_judge
+from lorikeet_trainer.judge import Judge, open_judge
 from lorikeet_trainer.provenance import DIGEST_KEY, tokenizer_facts
 from lorikeet_trainer.rendering import Renderer
 

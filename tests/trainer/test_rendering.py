@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 
 from lorikeet_server.engine.tokenizer import load_tokenizer
-from lorikeet_trainer.example import Chat, Completion, Message
+from lorikeet_trainer.example import Chat, Completion, Example, Message
 from lorikeet_trainer.finding import RowFinding
-from lorikeet_trainer.rendering import IGNORED, Renderer, Row
+from lorikeet_trainer.making import make_rows
+from lorikeet_trainer.rendering import Renderer
+from lorikeet_trainer.row import IGNORED, Row
+from lorikeet_trainer.workbench import Made, Workbench
 from tests.trainer.conftest import CONTEXT, TEMPLATE, make_tokenizer
 
 QUESTION = Message("user", "where is my lamp?")
@@ -20,14 +23,20 @@ WELCOME = Message("assistant", "with pleasure")
 RULE = Message("system", "be kind")
 
 
+def made(renderer: Renderer, example: Example) -> Made:
+    """What becomes of one example."""
+    ((only,),) = make_rows(Workbench.of(renderer, renderer.context), [example])
+    return only
+
+
 def row_of(renderer: Renderer, *messages: Message) -> Row:
-    row = renderer.row(Chat(1, messages))
+    row = made(renderer, Chat(1, messages))
     assert isinstance(row, Row), row
     return row
 
 
 def code_of(renderer: Renderer, *messages: Message) -> str:
-    finding = renderer.row(Chat(7, messages))
+    finding = made(renderer, Chat(7, messages))
     assert isinstance(finding, RowFinding), finding
     assert finding.line == 7
     return finding.code
@@ -59,7 +68,7 @@ def test_the_prompt_is_what_the_server_sends_the_model(
 
 
 def test_a_plain_prompt_is_what_the_server_sends_the_model(base_folder: Path, renderer: Renderer) -> None:
-    row = renderer.row(Completion(1, "the lamp is", " broken"))
+    row = made(renderer, Completion(1, "the lamp is", " broken"))
     assert isinstance(row, Row)
     assert row.prompt == load_tokenizer(str(base_folder)).encode("the lamp is", special=True)
     assert learned_text(renderer, row) == " broken<|end|>"
@@ -82,7 +91,7 @@ def test_every_answer_is_learned_with_its_end_and_nothing_else(renderer: Rendere
 def test_an_answer_whose_first_token_merges_with_the_prompt_is_refused(renderer: Renderer) -> None:
     # The prompt ends in a line break; with the answer's own it becomes one token that is never generated.
     assert code_of(renderer, QUESTION, Message("assistant", "\nyes")) == "prompt_not_a_prefix"
-    finding = renderer.row(Completion(1, "the red la", "mp"))
+    finding = made(renderer, Completion(1, "the red la", "mp"))
     assert isinstance(finding, RowFinding)
     assert finding.code == "prompt_not_a_prefix"
 
@@ -127,7 +136,7 @@ def test_a_template_that_refuses_the_roles_says_so(renderer: Renderer) -> None:
         "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system turns here') }}{% endif %}"
         + TEMPLATE,
     )
-    finding = strict.row(Chat(3, (RULE, QUESTION, ANSWER)))
+    finding = made(strict, Chat(3, (RULE, QUESTION, ANSWER)))
     assert isinstance(finding, RowFinding)
     assert finding.code == "template_refuses"
     assert "no system turns here" in finding.message

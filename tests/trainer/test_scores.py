@@ -28,7 +28,7 @@ def test_shares_are_counted_over_rows() -> None:
 
 def test_likelihood_is_a_mean_over_tokens_not_over_rows() -> None:
     scores = score("a", [judged("", "x", -4.0), judged("", "x", -1.0, -1.0, 0.0)])
-    assert scores.logprob == -1.5
+    assert scores.loss == 1.5
     assert scores.perplexity == math.exp(1.5)
 
 

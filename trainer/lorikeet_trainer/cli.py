@@ -1,10 +1,9 @@
-"""`lorikeet train` and `lorikeet eval`. Everything heavy is imported inside the commands."""
+"""`lorikeet train`, and what all commands here share. Everything heavy is imported inside the commands."""
 
 from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -26,7 +25,6 @@ HeldAs = Annotated[Quantization, typer.Option(help="How the base is held; take w
 Where = Annotated[Device, typer.Option(help="Where to compute.")]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves torch's choice.")]
 Rows = Annotated[Path, typer.Argument(help="JSONL: chat messages, or prompt and completion.")]
-HeldOut = Annotated[Path | None, typer.Argument(help="Held-out rows, in a format that train reads.")]
 Alpha = Annotated[float | None, typer.Option(help="Scale of the update; default: the rank.")]
 Targets = Annotated[
     list[str] | None, typer.Option(help="Linear module to adapt; repeat it. Default: all but the head.")
@@ -36,13 +34,12 @@ Epochs = Annotated[float | None, typer.Option(help="Passes over the data; defaul
 MaxSteps = Annotated[int | None, typer.Option(help="Optimiser steps, instead of epochs.")]
 BatchSize = Annotated[int | None, typer.Option(help="Rows a step; default: by their number.")]
 MaxLength = Annotated[int | None, typer.Option(help="Longest row in tokens; default: the base's context.")]
-MaxTokens = Annotated[
-    int | None, typer.Option(min=1, help="Longest answer; default: twice the longest reference.")
-]
 
 
 def register(app: typer.Typer) -> None:
     """Add this package's commands to the `lorikeet` command."""
+    from lorikeet_trainer.judging import evaluate
+
     app.command()(train)
     app.command("eval")(evaluate)
 
@@ -89,7 +86,7 @@ def train(
 
     console = Console(stderr=True)
     with console.status("loading libraries"):
-        _set_threads(threads)
+        set_threads(threads)
         from lorikeet_trainer.progress import display_on
         from lorikeet_trainer.train import Job
         from lorikeet_trainer.train import train as run
@@ -106,44 +103,6 @@ def train(
     typer.echo(f"register it: lorikeet adapters add {shlex.quote(str(folder))} --name {shlex.quote(name)}")
 
 
-def evaluate(
-    data: HeldOut = None,
-    *,
-    adapter: Annotated[list[str] | None, typer.Option(help="NAME=FOLDER to judge; repeat it.")] = None,
-    demo: Annotated[bool, typer.Option("--demo", help="Judge the embedded demo instead.")] = False,
-    model: Model = "demo",
-    quantization: HeldAs = DEFAULT.quantization,
-    device: Where = Device.CPU,
-    max_tokens: MaxTokens = None,
-    threads: Threads = 0,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document instead of tables.")
-    ] = False,
-) -> None:
-    """Judge adapters beside the base, through the engine that serves them."""
-    if demo == (data is not None):
-        raise typer.BadParameter("name a data file, or say --demo")
-    if demo and (adapter or max_tokens or model != "demo"):
-        raise typer.BadParameter("--demo brings its own model, adapters and lengths")
-    folders = _named_folders(adapter or ())
-    from rich.console import Console
-
-    with Console(stderr=True).status("judging"):
-        _set_threads(threads)
-        from lorikeet_trainer.verdict import HeldBase, judge_demo, judge_file
-
-        base = HeldBase(model, quantization, device)
-        try:
-            verdict = judge_demo(base) if data is None else judge_file(base, data, folders, max_tokens)
-        except DatasetRefused as refused:
-            show_findings(refused.findings)
-            raise RefusedError(refused.summary) from refused
-    if as_json:
-        typer.echo(verdict.to_json())
-    else:
-        Console().print(*verdict.tables(), sep="\n")
-
-
 def show_findings(findings: tuple[RowFinding, ...]) -> None:
     """On standard error, the first twenty of each kind."""
     counts: Counter[str] = Counter()
@@ -156,19 +115,8 @@ def show_findings(findings: tuple[RowFinding, ...]) -> None:
             typer.echo(f"... and {count - SHOWN_PER_CODE} more of [{code}]", err=True)
 
 
-def _named_folders(texts: Iterable[str]) -> dict[str, Path]:
-    folders: dict[str, Path] = {}
-    for text in texts:
-        name, equals, folder = text.partition("=")
-        if not equals or not folder:
-            raise typer.BadParameter(f"{text}: write NAME=FOLDER", param_hint="--adapter")
-        if name in folders:
-            raise typer.BadParameter(f"{name} stands twice", param_hint="--adapter")
-        folders[check_name(name)] = Path(folder)
-    return folders
-
-
-def _set_threads(threads: int) -> None:
+def set_threads(threads: int) -> None:
+    """0 leaves torch's choice."""
     import torch
 
     if threads:

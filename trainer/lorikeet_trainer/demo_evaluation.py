@@ -10,10 +10,12 @@ from pathlib import Path
 
 from lorikeet_adapters.base_model import demo_base
 from lorikeet_adapters.mix import BASE_MIX, Mix, Term
-from lorikeet_trainer.dataset import Dataset, read_dataset
+from lorikeet_trainer.dataset import Dataset
 from lorikeet_trainer.demo.tasks import TASKS, ChatRow, Task, rows, score
-from lorikeet_trainer.evaluate import Judge, Question, alone
+from lorikeet_trainer.judge import Judge, Question, alone
+from lorikeet_trainer.loading import read_dataset
 from lorikeet_trainer.rendering import Renderer
+from lorikeet_trainer.rules import HELD_OUT
 from lorikeet_trainer.scores import share
 
 DIAL = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -92,7 +94,7 @@ def _dial(judge: Judge, formal: Dataset, friendly: Dataset) -> tuple[DialPoint, 
 
 def _likelihood(judge: Judge, dataset: Dataset, mix: Mix) -> float:
     """Mean over the rows of the mean log-probability a token."""
-    return _mean([_mean(judge.logprobs(row, mix)) for row in dataset.rows])
+    return _mean([_mean(judge.logprobs(row.prompt, row.reference, mix)) for row in dataset.rows])
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -101,4 +103,4 @@ def _mean(values: Sequence[float]) -> float:
 
 def _dataset(task: Task, examples: list[ChatRow], renderer: Renderer) -> Dataset:
     data = "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in examples).encode()
-    return read_dataset(data, f"{task}.heldout.jsonl", renderer)
+    return read_dataset(data, f"{task}.heldout.jsonl", renderer, HELD_OUT)

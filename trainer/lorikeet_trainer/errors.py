@@ -6,7 +6,10 @@
     │   ├── DeviceRefused        the machine has no such device
     │   ├── EvaluationRefused    what is to be judged cannot be judged
     │   ├── OutputRefused        the folder to be written is taken
-    │   └── RecipeRefused        settings that cannot work, each with its reason
+    │   ├── ProvenanceBroken     an adapter's files are not those of its own record
+    │   ├── RecipeRefused        settings that cannot work, each with its reason
+    │   ├── RequestRefused       what is to be trained is not said in full, or in another version's words
+    │   └── ResumeRefused        a run cannot go on, because what it is made from has changed
     └── TrainingFailed           training ran, and what came of it is not worth keeping
         ├── LossNotFinite        the loss or its gradient became NaN or infinite
         └── NothingLearned       every B matrix is still zero
@@ -52,12 +55,31 @@ class OutputRefused(RefusedError):
     """The output folder exists and may not be replaced."""
 
 
+class ProvenanceBroken(RefusedError):
+    """An adapter's provenance, weights and digests do not belong together."""
+
+
 class RecipeRefused(RefusedError):
     """A recipe that cannot work; `reasons` says why, one sentence a setting."""
 
     def __init__(self, reasons: Sequence[str]) -> None:
         self.reasons = tuple(reasons)
         super().__init__("; ".join(self.reasons))
+
+
+class RequestRefused(RefusedError):
+    """A job's request cannot be read, or another worker has its folder."""
+
+
+class ResumeRefused(RefusedError):
+    """What the run was made from has changed; `field` names it."""
+
+    def __init__(self, field: str, then: object, now: object) -> None:
+        self.field = field
+        super().__init__(
+            f"the run cannot go on: its {field} was {then} when it was stopped and is {now} now; "
+            "put it back as it was, or train anew in another folder"
+        )
 
 
 class TrainingFailed(LorikeetError):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+MOST_SHOWN = 100  # characters of a file's own words in a message
+
 
 class Severity(StrEnum):
     ERROR = "error"  # the file is refused

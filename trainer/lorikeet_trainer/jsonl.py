@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import codecs
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NoReturn
 
-from lorikeet_trainer.finding import RowFinding
+from lorikeet_trainer.finding import MOST_SHOWN, RowFinding
+
+WHOLE = "write one whole JSON object per line"
+ARRAY = "write one JSON object per line, not one array; `lorikeet data convert` reads arrays too"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +27,10 @@ def parse_jsonl(data: bytes) -> Iterator[Record | RowFinding]:
     """One value for each line that is not blank: the row, or why it cannot be read."""
     for line, raw in enumerate(data.removeprefix(codecs.BOM_UTF8).split(b"\n"), start=1):
         if raw.strip():
-            yield _parse_line(line, raw)
+            yield parse_line(line, raw)
 
 
-def _parse_line(line: int, raw: bytes) -> Record | RowFinding:
+def parse_line(line: int, raw: bytes) -> Record | RowFinding:
     try:
         value = json.loads(
             raw.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_unique_keys
@@ -36,14 +40,15 @@ def _parse_line(line: int, raw: bytes) -> Record | RowFinding:
         return RowFinding(line, "", "not_utf8", message, "save the file as UTF-8")
     except json.JSONDecodeError as error:
         message = f"not JSON at column {error.colno}: {error.msg}"
-        return RowFinding(line, "", "not_json", message, "write one whole JSON object per line")
+        return RowFinding(line, "", "not_json", message, ARRAY if raw.startswith(b"[") else WHOLE)
     except _BadValue as error:
         return RowFinding(line, "", error.code, str(error), error.fix)
-    except RecursionError:
-        return RowFinding(line, "", "not_json", "nested too deeply", "write one plain object per line")
+    except (RecursionError, ValueError) as error:  # an integer of thousands of digits is a ValueError
+        deep = "nested too deeply" if isinstance(error, RecursionError) else "a number has too many digits"
+        return RowFinding(line, "", "not_json", deep, WHOLE)
     if not isinstance(value, dict):
         message = f"the row is {_kind(value)}, not an object"
-        return RowFinding(line, "", "not_an_object", message, 'write rows like {"messages": [...]}')
+        return RowFinding(line, "", "not_an_object", message, ARRAY if isinstance(value, list) else WHOLE)
     return Record(line, value)
 
 
@@ -63,8 +68,8 @@ def _refuse_constant(name: str) -> NoReturn:
 def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
     value = dict(pairs)
     if len(value) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        counts = Counter(key for key, _ in pairs)
+        twice = next(key for key in counts if counts[key] > 1)[:MOST_SHOWN]
         raise _BadValue("duplicate_key", f"the key {twice!r} stands twice in one object", "keep one of them")
     return value
 

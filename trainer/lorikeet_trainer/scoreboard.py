@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from rich.markup import escape
 from rich.table import Table
 
+from lorikeet_trainer.confusion import LabelScores
 from lorikeet_trainer.demo_evaluation import DemoReport
+from lorikeet_trainer.preference import PreferenceScores
 from lorikeet_trainer.scores import Scores
+
+RATES = ("precision", "recall", "f1")
 
 
 def scores_table(scores: Iterable[Scores], title: str) -> Table:
     table = _titled(title)
     table.add_column("model")
-    for heading in ("exact match", "valid JSON", "stopped", "logprob/token", "perplexity"):
+    for heading in ("exact match", "valid JSON", "stopped", "loss", "perplexity"):
         table.add_column(heading, justify="right")
     for each in scores:
         validity = "-" if each.json_validity is None else _percent(each.json_validity)
@@ -22,9 +27,47 @@ def scores_table(scores: Iterable[Scores], title: str) -> Table:
             _percent(each.exact_match),
             validity,
             _percent(each.stop_rate),
-            f"{each.logprob:.3f}",
+            f"{each.loss:.3f}",
             f"{each.perplexity:.2f}",
         )
+    return table
+
+
+def labels_table(scores: Iterable[LabelScores]) -> Table:
+    table = _titled("labels, each row taken for the likeliest")
+    table.add_column("model")
+    headings = ("accuracy", *(f"{kind} {rate}" for kind in ("macro", "micro") for rate in RATES))
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for each in scores:
+        rates = [getattr(kind, rate) for kind in (each.macro, each.micro) for rate in RATES]
+        table.add_row(each.name, *map(_percent, (each.accuracy, *rates)))
+    return table
+
+
+def confusion_table(scores: LabelScores) -> Table:
+    """Rows are what it is, columns what it was taken for."""
+    table = _titled(f"{scores.name}: rows by label, columns by what they were taken for")
+    table.add_column("label")
+    for each in scores.classes:
+        table.add_column(escape(each.label), justify="right")
+    for heading in RATES:
+        table.add_column(heading, justify="right")
+    for each, counts in zip(scores.classes, scores.confusion, strict=True):
+        rates = [_percent(getattr(each.rates, rate)) for rate in RATES]
+        table.add_row(escape(each.label), *map(str, counts), *rates)
+    return table
+
+
+def preferences_table(scores: Iterable[PreferenceScores], title: str) -> Table:
+    table = _titled(title)
+    table.add_column("model")
+    for heading in ("prefers the chosen", "reward accuracy", "reward margin"):
+        table.add_column(heading, justify="right")
+    for each in scores:
+        accuracy = "-" if each.reward_accuracy is None else _percent(each.reward_accuracy)
+        margin = "-" if each.reward_margin is None else f"{each.reward_margin:+.3f}"
+        table.add_row(each.name, _percent(each.preferred), accuracy, margin)
     return table
 
 

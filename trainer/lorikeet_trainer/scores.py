@@ -26,15 +26,15 @@ class Judged:
 class Scores:
     """Shares are from 0 to 1. `json_validity` is None unless every reference is JSON.
 
-    `logprob` is the mean over all reference tokens, end of turn included, in nats; `perplexity` is
-    exp(-logprob). `stop_rate` is the share of answers that ended by themselves.
+    `loss` is the mean over all reference tokens, end of turn included, of -log p in nats; `perplexity`
+    is exp(loss). `stop_rate` is the share of answers that ended by themselves.
     """
 
     name: str
     rows: int
     exact_match: float
     json_validity: float | None
-    logprob: float
+    loss: float
     perplexity: float
     stop_rate: float
 
@@ -44,15 +44,15 @@ def score(name: str, judged: Sequence[Judged]) -> Scores:
     if not judged:
         raise ValueError("there is nothing to score")
     tokens = [value for each in judged for value in each.logprobs]
-    logprob = sum(tokens) / len(tokens)
+    loss = -sum(tokens) / len(tokens)
     wants_json = all(is_json(each.reference) for each in judged)
     return Scores(
         name=name,
         rows=len(judged),
         exact_match=share(each.is_exact for each in judged),
         json_validity=share(is_json(each.answer) for each in judged) if wants_json else None,
-        logprob=logprob,
-        perplexity=math.exp(-logprob),
+        loss=loss,
+        perplexity=math.exp(min(loss, 700.0)),  # beyond that no float holds it
         stop_rate=share(each.stopped for each in judged),
     )
 

@@ -19,11 +19,12 @@ from trl import SFTConfig, SFTTrainer
 
 from lorikeet_adapters.base_model import BaseModel, load_base
 from lorikeet_adapters.precision import bfloat16_is_fast, compute_in_float32
-from lorikeet_trainer.dataset import Dataset, load_dataset
+from lorikeet_trainer.dataset import Dataset
 from lorikeet_trainer.device import Device, refuse_missing
 from lorikeet_trainer.errors import LossNotFinite
 from lorikeet_trainer.export import save_adapter
 from lorikeet_trainer.history import LOSS_FILE, LossPoint, final_loss, write_history
+from lorikeet_trainer.loading import load_dataset
 from lorikeet_trainer.output import refuse_taken, whole_folder
 from lorikeet_trainer.progress import Display
 from lorikeet_trainer.provenance import (
@@ -36,6 +37,7 @@ from lorikeet_trainer.provenance import (
 from lorikeet_trainer.quiet import quiet_libraries
 from lorikeet_trainer.recipe import Plan, Recipe
 from lorikeet_trainer.rendering import Renderer, Tokenizer
+from lorikeet_trainer.rules import Rules
 from lorikeet_trainer.targets import target_modules
 
 
@@ -71,7 +73,7 @@ def train(job: Job, display: Display) -> TrainedAdapter:
     refuse_taken(job.out, force=job.force)
     with quiet_libraries(), whole_folder(job.out, force=job.force) as folder:
         renderer = Renderer.load(job.model)
-        dataset = load_dataset(job.data, renderer, job.recipe.max_length)
+        dataset = load_dataset(job.data, renderer, Rules(max_length=job.recipe.max_length))
         base = load_base(job.model, job.recipe.quantization, job.device, for_training=True)
         targets = target_modules(base, job.recipe.target_modules)
         if not bfloat16_is_fast(base.device):

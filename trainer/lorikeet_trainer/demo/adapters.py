@@ -21,10 +21,11 @@ from lorikeet_adapters.errors import LorikeetError
 from lorikeet_trainer.demo.tasks import TASKS, Task, write
 from lorikeet_trainer.demo_evaluation import DemoReport, demo_adapters
 from lorikeet_trainer.device import Device
+from lorikeet_trainer.judge import HeldBase
 from lorikeet_trainer.progress import display_on
 from lorikeet_trainer.recipe import Recipe
 from lorikeet_trainer.train import Job, train
-from lorikeet_trainer.verdict import HeldBase, judge_demo
+from lorikeet_trainer.verdict import judge_demo
 
 LEAST_SOLVED: Final = 0.90
 MOST_BY_BASE: Final = 0.40
