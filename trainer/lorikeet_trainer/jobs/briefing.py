@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lorikeet_adapters.quantization import Quantization
 from lorikeet_adapters.source import CONFIG_FILE, WEIGHTS_FILE
-from lorikeet_trainer.jobs.job import Job, Method
+from lorikeet_trainer import recipe
+from lorikeet_trainer.device import Device
+from lorikeet_trainer.jobs.job import Job, Method, Order
+from lorikeet_trainer.recipe import RATES, Recipe
+from lorikeet_trainer.request import Request
 
-REQUEST = "request.json"
 TRAINING, VALIDATION, PARENT = "training.jsonl", "validation.jsonl", "parent"
-METHODS = {Method.SUPERVISED: "sft", Method.DPO: "dpo"}
-RATES = {Method.SUPERVISED: 2e-4, Method.DPO: 5e-6}  # what the multiplier multiplies
+METHODS = {Method.SUPERVISED: recipe.Method.SFT, Method.DPO: recipe.Method.DPO}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,40 +56,31 @@ def brief(folder: Path, job: Job, base: Base, material: Material) -> None:
         (folder / PARENT).mkdir()
         (folder / PARENT / CONFIG_FILE).write_bytes(material.parent.config)
         _link(material.parent.weights, folder / PARENT / WEIGHTS_FILE)
-    with (folder / REQUEST).open("x", encoding="utf-8") as file:
-        file.write(json.dumps(request_of(folder, job, base, material), indent=2) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    request_of(folder.resolve(), job, base, material).write(folder)
 
 
-def request_of(folder: Path, job: Job, base: Base, material: Material) -> Mapping[str, Any]:
-    """The worker's own words for it; what is not said is the worker's choice."""
-    inside = folder.resolve()
-    return {
-        "name": job.id,
-        "training_file": str(inside / TRAINING),
-        "model": base.source,
-        "validation_file": None if material.validation is None else str(inside / VALIDATION),
-        "parent": None if material.parent is None else str(inside / PARENT),
-        "device": "cuda" if base.device.startswith("cuda") else base.device,
-        "threads": base.threads,
-        "recipe": recipe_of(job, base),
-    }
+def request_of(folder: Path, job: Job, base: Base, material: Material) -> Request:
+    """Raises RecipeRefused. What is not said is the worker's choice."""
+    return Request(
+        name=job.id,
+        training_file=folder / TRAINING,
+        model=base.source,
+        validation_file=None if material.validation is None else folder / VALIDATION,
+        parent=None if material.parent is None else folder / PARENT,
+        device=Device.CUDA if base.device.startswith("cuda") else Device.CPU,
+        threads=base.threads,
+        recipe=recipe_of(job.order, base),
+    )
 
 
-def recipe_of(job: Job, base: Base) -> dict[str, Any]:
-    order, asked = job.order, job.order.hyperparameters
-    made: dict[str, Any] = {
-        "method": METHODS[order.method],
-        "seed": order.seed,
-        "quantization": base.quantization,
-        "epochs": asked.n_epochs,
-        "batch_size": asked.batch_size,
-        "beta": asked.beta,
-    }
+def recipe_of(order: Order, base: Base) -> Recipe:
+    """Raises RecipeRefused."""
+    method, asked = METHODS[order.method], order.hyperparameters
+    made: dict[str, Any] = {"epochs": asked.n_epochs, "batch_size": asked.batch_size, "beta": asked.beta}
     if asked.learning_rate_multiplier is not None:
-        made["learning_rate"] = RATES[order.method] * asked.learning_rate_multiplier
-    return {key: value for key, value in {**made, **order.recipe}.items() if value is not None}
+        made["learning_rate"] = RATES[method] * asked.learning_rate_multiplier
+    given = {key: value for key, value in {**made, **order.recipe}.items() if value is not None}
+    return Recipe(method=method, seed=order.seed, quantization=Quantization(base.quantization), **given)
 
 
 def _link(source: Path, target: Path) -> None:

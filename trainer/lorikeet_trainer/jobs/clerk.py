@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from lorikeet_adapters.errors import LorikeetError
+from lorikeet_trainer.jobs.files import Files
 from lorikeet_trainer.jobs.job import (
     MAX_ATTEMPTS,
     FilePurpose,
@@ -25,7 +26,6 @@ from lorikeet_trainer.jobs.ledger import Ledger, Note
 from lorikeet_trainer.jobs.lifecycle import JobEvent, JobState
 from lorikeet_trainer.jobs.publisher import Publisher
 from lorikeet_trainer.jobs.results import results_csv
-from lorikeet_trainer.jobs.shelf import Shelf
 from lorikeet_trainer.messages import Began, Done, Failed, Message, Saved, Stepped, Stopped, Warned
 
 log = logging.getLogger("lorikeet")
@@ -36,9 +36,9 @@ GATE_FAILED, NOT_SERVABLE, WORKER_LOST = "gate_failed", "adapter_not_servable", 
 class Clerk:
     """Called by the supervisor's thread alone."""
 
-    def __init__(self, ledger: Ledger, shelf: Shelf, publisher: Publisher, folder: Path) -> None:
+    def __init__(self, ledger: Ledger, files: Files, publisher: Publisher, folder: Path) -> None:
         self._ledger = ledger
-        self._shelf = shelf
+        self._shelf = files
         self._publisher = publisher
         self._folder = folder
         self.steps = self.checkpoints = self.lost = 0  # since the server started

@@ -6,7 +6,7 @@ import importlib.util
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lorikeet_adapters.errors import RefusedError
@@ -17,14 +17,13 @@ from lorikeet_trainer.jobs.briefing import Base, Material, Parent, brief, recipe
 from lorikeet_trainer.jobs.clerk import Clerk
 from lorikeet_trainer.jobs.database import Database
 from lorikeet_trainer.jobs.errors import JobRefused, TrainingUnavailable
+from lorikeet_trainer.jobs.files import Files
 from lorikeet_trainer.jobs.job import FilePurpose, Job, Order, new_id
 from lorikeet_trainer.jobs.ledger import Ledger, Note
 from lorikeet_trainer.jobs.lifecycle import JobEvent, JobState
 from lorikeet_trainer.jobs.process import COMMAND
 from lorikeet_trainer.jobs.publisher import Publisher
-from lorikeet_trainer.jobs.shelf import Shelf
 from lorikeet_trainer.jobs.supervisor import Supervisor
-from lorikeet_trainer.recipe import Recipe
 
 MOST_OPEN = 32  # jobs of one owner that are not over
 NEEDED = "trl"  # of the extra `train`
@@ -58,8 +57,8 @@ class Office:
         self._limits = limits
         self._is_ours = command == COMMAND
         self.ledger = Ledger(self._database)
-        self.shelf = Shelf(folder, self._database, limits.files)
-        self.clerk = Clerk(self.ledger, self.shelf, Publisher(registry), self._jobs)
+        self.files = Files(folder, self._database, limits.files)
+        self.clerk = Clerk(self.ledger, self.files, Publisher(registry), self._jobs)
         self.supervisor = Supervisor(
             self.ledger,
             self.clerk,
@@ -70,7 +69,7 @@ class Office:
         )
 
     def start(self) -> None:
-        self.shelf.drop_expired()
+        self.files.drop_expired()
         self.supervisor.start()
 
     def leave(self) -> None:
@@ -143,10 +142,10 @@ class Office:
             view.release(mix)
 
     def _data(self, file: str, owner: str, field: str) -> Path:
-        found = self.shelf.get(file, owner or None, field)
+        found = self.files.get(file, owner or None, field)
         if found.purpose is not FilePurpose.FINE_TUNE:
             raise JobRefused(f"{field}: {file} was not uploaded with the purpose fine-tune", field)
-        return self.shelf.path(found.id)
+        return self.files.path(found.id)
 
     def _check_available(self) -> None:
         if not self._limits.jobs:
@@ -156,9 +155,7 @@ class Office:
 
     def _check_recipe(self, job: Job) -> None:
         """What the worker would refuse at once is refused here."""
-        asked = recipe_of(job, self._base)
-        known = {each.name for each in fields(Recipe)}
         try:
-            Recipe(**{key: value for key, value in asked.items() if key in known})
+            recipe_of(job.order, self._base)
         except RefusedError as error:
             raise JobRefused(str(error), "hyperparameters") from None

@@ -12,7 +12,7 @@ from itertools import groupby
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
-from lorikeet_trainer.jobs.briefing import REQUEST, TRAINING
+from lorikeet_trainer.jobs.briefing import TRAINING
 from lorikeet_trainer.jobs.clerk import Clerk
 from lorikeet_trainer.jobs.errors import JobConflict
 from lorikeet_trainer.jobs.job import Job, JobFailure
@@ -20,12 +20,13 @@ from lorikeet_trainer.jobs.ledger import Ledger, Note
 from lorikeet_trainer.jobs.lifecycle import WITH_WORKER, JobEvent, JobState
 from lorikeet_trainer.jobs.process import COMMAND, LOG, WorkerProcess, end_orphan
 from lorikeet_trainer.messages import Message
+from lorikeet_trainer.request import REQUEST_FILE
 
 log = logging.getLogger("lorikeet")
 TICK_S = 1.0  # how long steps may wait to be written down, and how often silence is looked for
 STOP_S = 300.0  # for a checkpoint, once a worker was told to stop
 ORPHAN_S = 30.0
-KEPT = frozenset({REQUEST, LOG})  # of the folder of a job that is over
+KEPT = frozenset({REQUEST_FILE, LOG})  # of the folder of a job that is over
 LEAST_ROWS = 10
 
 

@@ -22,7 +22,7 @@ COLUMNS = "id, owner, purpose, filename, bytes, sha256, created, expires"
 DONE = ", ".join(f"'{each}'" for each in sorted(OVER))
 
 
-class Shelf:
+class Files:
     """Every method may be called from any thread. `owner` None is the operator, who sees all."""
 
     def __init__(
