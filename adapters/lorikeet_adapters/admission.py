@@ -74,8 +74,9 @@ class Admission:
         return Directory(base_name, names, aliases, {**generations, **judged})
 
     def files(self, stored: StoredGeneration) -> AdapterFilesOnDisk:
-        config = self._store.blobs.path(stored.config).read_bytes()
-        return AdapterFilesOnDisk(parse_spec(config), self._store.blobs.path(stored.weights))
+        config = self._store.blobs.path(stored.config)
+        weights = self._store.blobs.path(stored.weights)
+        return AdapterFilesOnDisk(parse_spec(config.read_bytes()), weights, config)
 
     def _recheck(self, known: Mapping[str, StoredGeneration]) -> dict[str, StoredGeneration]:
         """Those that were checked against another base, with what this one makes of them."""

@@ -86,6 +86,7 @@ class AdapterFilesOnDisk:
 
     spec: AdapterSpec
     weights: Path
+    config: Path
 
 
 def no_memory(generation: str) -> Future[Memory]:

@@ -18,8 +18,6 @@ MOST_EPOCHS = 10.0  # how often it repeats the rows to get there
 CHECKPOINTS = 10  # a run writes about so many, and validates as often
 
 
-
-
 class Method(StrEnum):
     """What is learned from: answers, or preferences between two answers."""
 
