@@ -13,9 +13,7 @@ from tests.trainer.conftest import ROWS
 from tests.trainer.jobs import adapter_bytes, kill_often, make_job, run_worker, write_rows
 
 STEPS = 18  # five batches are a pass over the rows, so runs are resumed in the middle of one
-PAIRS = [
-    {"prompt": f"{index} lamp", "chosen": " is red", "rejected": " is a chair"} for index in range(20)
-]
+PAIRS = [{"prompt": f"{index} lamp", "chosen": " is red", "rejected": " is a chair"} for index in range(20)]
 
 
 def recipe(quantization: str, method: str = "sft") -> Recipe:
@@ -33,7 +31,9 @@ def recipe(quantization: str, method: str = "sft") -> Recipe:
 
 def compare(tmp_path: Path, base: Path, made: Recipe, kills: int) -> list[int]:
     """Returns the steps that the last worker did itself."""
-    rows = write_rows(tmp_path / "rows.jsonl", PAIRS if made.method is Method.DPO else [*ROWS, *ROWS, *ROWS[:4]])
+    rows = write_rows(
+        tmp_path / "rows.jsonl", PAIRS if made.method is Method.DPO else [*ROWS, *ROWS, *ROWS[:4]]
+    )
     whole = make_job(tmp_path / "whole", base, rows, made)
     code, said = run_worker(whole)
     assert (code, type(said[-1])) == (0, Done), said[-1]

@@ -110,4 +110,6 @@ class Course(TrainerCallback):  # type: ignore[misc]  # transformers is untyped 
         """Has the validation loss not improved for as many checkpoints as early stopping waits?"""
         losses = [point.valid_loss for point in self._marks.history if point.valid_loss is not None]
         patience = self._plan.early_stopping
-        return patience is not None and len(losses) - losses.index(min(losses)) > patience if losses else False
+        return (
+            patience is not None and len(losses) - losses.index(min(losses)) > patience if losses else False
+        )

@@ -100,5 +100,9 @@ def _write(folder: Path, findings: Iterable[RowFinding]) -> None:
 def _refuse_other_method(dataset: Dataset, method: Method) -> None:
     fitting = Method.DPO if dataset.pairs else Method.SFT
     if method is not fitting:
-        what = "preferences between two answers" if dataset.pairs else "answers without a worse one beside them"
-        raise RecipeRefused([f"the method is {method}, but {dataset.name} holds {what}; the method for it is {fitting}"])
+        what = (
+            "preferences between two answers" if dataset.pairs else "answers without a worse one beside them"
+        )
+        raise RecipeRefused(
+            [f"the method is {method}, but {dataset.name} holds {what}; the method for it is {fitting}"]
+        )

@@ -15,7 +15,7 @@ import torch
 from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
 
 from lorikeet_adapters.base_model import BaseModel
-from lorikeet_trainer.checkpoint import Checkpoint, Checkpoints, refuse_changed
+from lorikeet_trainer.checkpoint import Checkpoints, refuse_changed
 from lorikeet_trainer.course import Course, Marks
 from lorikeet_trainer.curve import draw_curve
 from lorikeet_trainer.device import refuse_missing
@@ -45,6 +45,7 @@ from lorikeet_trainer.tuner import adapt, build_trainer
 from lorikeet_trainer.validation import validate
 
 ADAPTER_FOLDER = "adapter"
+PLAN_FILE = "resolved.json"  # the recipe with nothing left open, for people
 Say = Callable[[Message], None]
 
 
@@ -114,6 +115,7 @@ class Run:
         base = open_base(request.model, request.recipe, request.device)
         recipe = request.recipe if request.parent is None else adopt(request.recipe, request.parent, base)
         plan = resolve(recipe, base, material.training, checked=request.parent is not None)
+        (self._folder / PLAN_FILE).write_text(json.dumps(as_plain(plan), indent=2) + "\n")
         provenance = Provenance(
             base_facts(base),
             tokenizer_facts(renderer),
@@ -182,7 +184,9 @@ class Run:
             save_adapter(staging, trained.model, trained.base.source, provenance)
             write_history(staging / LOSS_FILE, trained.history)
             if not draw_curve(staging, trained.history):
-                self._say(Warned("no loss.png was drawn: matplotlib is not installed; loss.csv has the numbers"))
+                self._say(
+                    Warned("no loss.png was drawn: matplotlib is not installed; loss.csv has the numbers")
+                )
 
     def _judge(self, traces: tuple[Trace, ...], plan: Plan, metrics: dict[str, Any]) -> Gate:
         self._say(Began(Phase.GATING, plan.steps))

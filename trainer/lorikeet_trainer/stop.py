@@ -36,8 +36,8 @@ class Signal:
 
     def ask(self) -> None:
         self.requested = True
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
         if not self._held:
             raise StopNow
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.ask()

@@ -56,14 +56,18 @@ class Voice:
     def __init__(self, stop: Signal) -> None:
         self._out: TextIO = os.fdopen(os.dup(1), "w", encoding="utf-8")
         self._stop = stop
+        self._heard = True
         os.dup2(2, 1)
 
     def say(self, message: Message) -> None:
         """When nobody listens any more, the work so far is kept and no more is done."""
+        if not self._heard:
+            return
         try:
             self._out.write(to_line(message) + "\n")
             self._out.flush()
         except BrokenPipeError:
+            self._heard = False
             self._stop.ask()
 
 
