@@ -10,12 +10,16 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
 from lorikeet_trainer.messages import Message, from_line
+from lorikeet_trainer.quiet import quiet_libraries
 from lorikeet_trainer.recipe import Recipe
 from lorikeet_trainer.request import Request
+from lorikeet_trainer.run import Run
+from lorikeet_trainer.stop import Signal
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = (sys.executable, "-m", "lorikeet_trainer.worker")
@@ -34,10 +38,17 @@ def write_rows(path: Path, rows: Sequence[object]) -> Path:
 def make_job(folder: Path, base: Path, rows: Path, recipe: Recipe, **fields: object) -> Path:
     folder.mkdir(parents=True)
     request = Request("mood", rows, str(base), threads=1, recipe=recipe)
-    for name, value in fields.items():
-        request = Request(**{**{key: getattr(request, key) for key in request.__slots__}, name: value})
+    request = replace(request, **fields)  # type: ignore[arg-type]  # whatever fields a test names
     request.write(folder)
     return folder
+
+
+def run_here(folder: Path) -> list[Message]:
+    """In this process. Raises what a worker would say as Failed."""
+    said: list[Message] = []
+    with quiet_libraries():
+        said.append(Run(folder, Request.read(folder), said.append, Signal()).work())
+    return said
 
 
 @contextmanager

@@ -28,10 +28,9 @@ def split(dataset: Dataset, fraction: float) -> tuple[Dataset, Dataset | None]:
 
 
 def _only(dataset: Dataset, keys: list[str], held: set[str], *, inside: bool) -> Dataset:
-    chosen = {each.line for each, key in zip(dataset.contents, keys, strict=True) if (key in held) is inside}
-    rows = tuple(each for each in dataset.rows if each.line in chosen)
-    pairs = tuple(each for each in dataset.pairs if each.line in chosen)
-    return replace(dataset, rows=rows, pairs=pairs)
+    rows = [each for each, key in zip(dataset.rows, keys, strict=False) if (key in held) is inside]
+    pairs = [each for each, key in zip(dataset.pairs, keys, strict=False) if (key in held) is inside]
+    return replace(dataset, rows=tuple(rows), pairs=tuple(pairs))
 
 
 def _key(each: Row | Pair) -> str:

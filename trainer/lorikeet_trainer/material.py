@@ -11,7 +11,8 @@ from lorikeet_trainer.dataset import Dataset
 from lorikeet_trainer.errors import DatasetRefused, RecipeRefused
 from lorikeet_trainer.finding import RowFinding
 from lorikeet_trainer.holdout import split
-from lorikeet_trainer.loading import read_dataset, read_file
+from lorikeet_trainer.jsonl import read_file
+from lorikeet_trainer.loading import read_dataset
 from lorikeet_trainer.parity import Held, hold_out
 from lorikeet_trainer.recipe import Method
 from lorikeet_trainer.rendering import Renderer

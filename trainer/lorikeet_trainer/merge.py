@@ -26,8 +26,8 @@ from lorikeet_adapters.source import CONFIG_FILE, WEIGHTS_FILE
 from lorikeet_adapters.spec import parse_spec
 from lorikeet_adapters.weights import load_weights
 from lorikeet_trainer.card import model_card
-from lorikeet_trainer.dataset import load_dataset
 from lorikeet_trainer.judge import HeldBase, Judge, Question, open_judge, read_adapter
+from lorikeet_trainer.loading import load_dataset
 from lorikeet_trainer.output import refuse_taken, whole_folder
 from lorikeet_trainer.parity import hold_out
 from lorikeet_trainer.quiet import quiet_libraries

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import json
-from functools import cache
 from typing import Any
 
 import torch
@@ -31,7 +29,7 @@ def may_pack(config: PretrainedConfig, recipe: Recipe, *, by_default: bool) -> b
     wanted = by_default if recipe.packing is None else recipe.packing
     if recipe.method is Method.DPO or not wanted:
         return False
-    apart = keeps_apart(config.to_json_string(use_diff=True), type(config))
+    apart = keeps_apart(config)
     if recipe.packing and not apart:
         raise RecipeRefused(
             [
@@ -42,11 +40,10 @@ def may_pack(config: PretrainedConfig, recipe: Recipe, *, by_default: bool) -> b
     return apart
 
 
-@cache
-def keeps_apart(config_json: str, kind: type[PretrainedConfig]) -> bool:
+def keeps_apart(config: PretrainedConfig) -> bool:
     """Tries a two-layer copy with random weights in fp32, with few words and the base's own widths."""
     try:
-        model = _copy(kind.from_dict(json.loads(config_json)))
+        model = _copy(config)
     except LOADING_ERRORS:
         return False  # a family whose config allows no small copy; its rows are padded
     if "position_ids" not in inspect.signature(model.forward).parameters:

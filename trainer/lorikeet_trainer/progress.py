@@ -61,14 +61,20 @@ class BarDisplay:
 
     def begin(self, steps: int) -> None:
         self._speed = _Speed()
+        self._valid = ""
         self._task = self._progress.add_task("training", total=steps, loss="-", valid="", speed="-")
         self._progress.start()
 
     def step(self, point: LossPoint) -> None:
-        shown = {"loss": f"{point.train_loss:.4f}", "speed": f"{self._speed.of(point):,.0f}"}
         if point.valid_loss is not None:
-            shown["valid"] = f"  valid {point.valid_loss:.4f}"
-        self._progress.update(self._task, completed=point.step, **shown)
+            self._valid = f"  valid {point.valid_loss:.4f}"
+        self._progress.update(
+            self._task,
+            completed=point.step,
+            loss=f"{point.train_loss:.4f}",
+            valid=self._valid,
+            speed=f"{self._speed.of(point):,.0f}",
+        )
 
     def end(self) -> None:
         self._progress.stop()

@@ -22,7 +22,7 @@ from lorikeet_trainer.recipe import Initialisation, Method, Optimizer, Plan
 from lorikeet_trainer.rendering import Tokenizer
 from lorikeet_trainer.row import Pair, Row
 
-Trainer = SFTTrainer | DPOTrainer
+Trainer = Any  # TRL's SFTTrainer or DPOTrainer, which are untyped here
 REFERENCE = "ref"  # TRL's name for the copy of the adapter that DPO starts from
 OPTIMIZERS = {
     Optimizer.ADAMW: "adamw_torch_fused",
