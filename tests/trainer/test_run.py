@@ -234,7 +234,7 @@ def test_dora_and_eight_bit_adam_train_on_a_cpu(tmp_path: Path, base_folder: Pat
 def test_what_is_not_there_is_said_before_anything_is_loaded(tmp_path: Path, rows: Path) -> None:
     recipe = replace(RECIPE, optimizer=Optimizer.PAGED_ADAMW_8BIT, report_to=(Tracker.MLFLOW,))
     folder = make_job(tmp_path / "job", tmp_path / "no base", rows, recipe)
-    with pytest.raises(RecipeRefused, match="mlflow needs a package.*; the optimizer paged_adamw_8bit"):
+    with pytest.raises(RecipeRefused, match=r"mlflow needs a package.*; the optimizer paged_adamw_8bit"):
         run_here(folder)
 
 
