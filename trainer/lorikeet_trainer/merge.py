@@ -32,6 +32,7 @@ from lorikeet_trainer.output import refuse_taken, whole_folder
 from lorikeet_trainer.parity import hold_out
 from lorikeet_trainer.quiet import quiet_libraries
 from lorikeet_trainer.rendering import Renderer
+from lorikeet_trainer.rules import HELD_OUT
 
 CARD_FILE = "README.md"
 MOST_ROWS = 32
@@ -159,7 +160,7 @@ def serve(wanted: Merge) -> list[Spoken]:
         if wanted.data is None:
             sequences = _by_itself(judge, renderer, wanted.mix)
         else:
-            rows = load_dataset(wanted.data, renderer)
+            rows = load_dataset(wanted.data, renderer, HELD_OUT)
             sequences = [
                 (each.prompt, each.answer) for each in hold_out(b"", rows.rows or rows.pairs, MOST_ROWS)
             ]

@@ -150,7 +150,7 @@ def library_versions() -> dict[str, str]:
 
 
 def _render(renderer: Renderer, turns: Turns) -> tuple[int, ...]:
-    return renderer.prompt([Message(**turn) for turn in turns])
+    return renderer.prompt([Message(turn["role"], turn["content"]) for turn in turns])
 
 
 def _sha256(value: object) -> str:
