@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import IO
 
 from lorikeet_trainer.messages import Message, from_line
-from lorikeet_trainer.quiet import quiet_libraries
 from lorikeet_trainer.recipe import Recipe
 from lorikeet_trainer.request import Request
 from lorikeet_trainer.run import Run
@@ -46,8 +45,7 @@ def make_job(folder: Path, base: Path, rows: Path, recipe: Recipe, **fields: obj
 def run_here(folder: Path) -> list[Message]:
     """In this process. Raises what a worker would say as Failed."""
     said: list[Message] = []
-    with quiet_libraries():
-        said.append(Run(folder, Request.read(folder), said.append, Signal()).work())
+    said.append(Run(folder, Request.read(folder), said.append, Signal()).work())
     return said
 
 

@@ -9,7 +9,14 @@ import pytest
 
 from lorikeet_adapters.quantization import Quantization
 from lorikeet_trainer.errors import RecipeRefused
-from lorikeet_trainer.recipe import DIVERGING_RATE, MOST_EPOCHS, Initialisation, Method, Optimizer, Plan, Recipe
+from lorikeet_trainer.recipe import (
+    DIVERGING_RATE,
+    Initialisation,
+    Method,
+    Optimizer,
+    Plan,
+    Recipe,
+)
 
 TARGETS = ("q_proj", "v_proj")
 

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from peft import PeftModel
 
-from lorikeet_trainer.conversation import ROLES
 from lorikeet_trainer.errors import EvaluationRefused
 from lorikeet_trainer.jsonl import Record, parse_jsonl
 from lorikeet_trainer.row import Pair, Row

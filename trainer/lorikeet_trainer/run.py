@@ -36,6 +36,7 @@ from lorikeet_trainer.provenance import (
     library_versions,
     tokenizer_facts,
 )
+from lorikeet_trainer.quiet import quiet_libraries
 from lorikeet_trainer.recipe import Plan
 from lorikeet_trainer.rendering import Renderer
 from lorikeet_trainer.request import Request, as_plain
@@ -72,6 +73,10 @@ class Run:
 
     def work(self) -> Done:
         """Raises StopNow when told to end, RefusedError and TrainingFailed for what went wrong."""
+        with quiet_libraries():
+            return self._work()
+
+    def _work(self) -> Done:
         self._say(Began(Phase.VALIDATING))
         refuse_missing(self._request.device)
         refuse_unavailable(self._request.recipe, self._request.device)

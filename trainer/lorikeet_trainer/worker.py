@@ -109,16 +109,13 @@ def code_of(error: BaseException) -> str:
 
 def _work(folder: Path, voice: Voice, stop: Signal) -> Message:
     request = Request.read(folder)
-    from lorikeet_trainer.quiet import quiet_libraries
+    import torch
 
-    with quiet_libraries():
-        import torch
+    if request.threads:
+        torch.set_num_threads(request.threads)
+    from lorikeet_trainer.run import Run
 
-        if request.threads:
-            torch.set_num_threads(request.threads)
-        from lorikeet_trainer.run import Run
-
-        return Run(folder, request, voice.say, stop).work()
+    return Run(folder, request, voice.say, stop).work()
 
 
 def _step(folder: Path) -> int:
