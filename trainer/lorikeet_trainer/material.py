@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lorikeet_trainer.dataset import Dataset
 from lorikeet_trainer.errors import DatasetRefused, RecipeRefused
-from lorikeet_trainer.finding import RowFinding
+from lorikeet_trainer.finding import RowFinding, Severity
 from lorikeet_trainer.holdout import split
 from lorikeet_trainer.jsonl import read_file
 from lorikeet_trainer.loading import read_dataset
@@ -74,7 +74,8 @@ def read_findings(folder: Path) -> list[RowFinding]:
         lines = (folder / FINDINGS_FILE).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         return []
-    return [replace(RowFinding(**json.loads(line))) for line in lines]
+    found = [RowFinding(**json.loads(line)) for line in lines]
+    return [replace(each, severity=Severity(each.severity)) for each in found]
 
 
 def _read(
