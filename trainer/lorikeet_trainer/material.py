@@ -54,14 +54,14 @@ class Material:
 def read_material(request: Request, renderer: Renderer, folder: Path, warn: Warn) -> Material:
     """Every finding goes into the job's findings.jsonl, whatever comes of them. Raises FileRefused, RecipeRefused."""
     (folder / FINDINGS_FILE).unlink(missing_ok=True)
+    reader = _Reader(renderer, folder, warn)
     rules = Rules(max_length=request.recipe.max_length)
-    training, data = _read(request.training_file, "training_file", renderer, rules, folder, warn)
+    training, data = reader.read(request.training_file, "training_file", rules)
     _refuse_other_method(training, request.recipe.method)
     if request.validation_file is None:
         training, held = split(training, request.recipe.validation_fraction)
     else:
-        rules = Rules.beside(training)
-        held, data = _read(request.validation_file, "validation_file", renderer, rules, folder, warn)
+        held, data = reader.read(request.validation_file, "validation_file", Rules.beside(training))
     if held is None:
         warn("no row is held out, so the adapter is judged by rows it was trained on")
     judged_by = hold_out(data, (held or training).contents)
@@ -78,25 +78,31 @@ def read_findings(folder: Path) -> list[RowFinding]:
     return [replace(each, severity=Severity(each.severity)) for each in found]
 
 
-def _read(
-    path: Path, param: str, renderer: Renderer, rules: Rules, folder: Path, warn: Warn
-) -> tuple[Dataset, bytes]:
-    try:
-        data = read_file(path)
-        dataset = read_dataset(data, path.name, renderer, rules)
-    except DatasetRefused as refused:
-        _write(folder, refused.findings)
-        raise FileRefused(refused, path.name, param) from refused
-    _write(folder, dataset.warnings)
-    codes = sorted({each.code for each in dataset.warnings})
-    if codes:
-        warn(f"{path.name}: {len(dataset.warnings)} warnings ({', '.join(codes)})")
-    return dataset, data
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Writes down what it finds."""
 
+    renderer: Renderer
+    folder: Path
+    warn: Warn
 
-def _write(folder: Path, findings: Iterable[RowFinding]) -> None:
-    with (folder / FINDINGS_FILE).open("a", encoding="utf-8") as file:
-        file.writelines(json.dumps(asdict(each), ensure_ascii=False) + "\n" for each in findings)
+    def read(self, path: Path, param: str, rules: Rules) -> tuple[Dataset, bytes]:
+        """The rows, and the file they stand in."""
+        try:
+            data = read_file(path)
+            dataset = read_dataset(data, path.name, self.renderer, rules)
+        except DatasetRefused as refused:
+            self._write(refused.findings)
+            raise FileRefused(refused, path.name, param) from refused
+        self._write(dataset.warnings)
+        codes = sorted({each.code for each in dataset.warnings})
+        if codes:
+            self.warn(f"{path.name}: {len(dataset.warnings)} warnings ({', '.join(codes)})")
+        return dataset, data
+
+    def _write(self, findings: Iterable[RowFinding]) -> None:
+        with (self.folder / FINDINGS_FILE).open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(asdict(each), ensure_ascii=False) + "\n" for each in findings)
 
 
 def _refuse_other_method(dataset: Dataset, method: Method) -> None:
