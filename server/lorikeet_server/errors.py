@@ -1,6 +1,6 @@
 """What can go wrong with a request, and the only table that says what HTTP makes of it.
 
-    LorikeetError                     (lorikeet_adapters.errors)
+    LorikeetError                     (lorikeet_adapters.errors; jobs' in lorikeet_trainer.jobs.errors)
     └── RequestError
         ├── RequestRefused            the body cannot be served as written; `param` names the field
         │   ├── ContextTooLong        the prompt leaves no room to generate
@@ -33,6 +33,7 @@ from dataclasses import dataclass
 from lorikeet_adapters import errors as adapters
 from lorikeet_adapters.errors import LorikeetError
 from lorikeet_server.engine.request import Failure
+from lorikeet_trainer.jobs import errors as jobs
 
 
 class RequestError(LorikeetError):
@@ -158,6 +159,15 @@ TABLE: dict[type[LorikeetError], HttpError] = {
     adapters.AdapterIncompatible: HttpError(409, INVALID, "adapter_incompatible"),
     adapters.StoreError: HttpError(500, "server_error", "store_error", "incomplete_generation"),
     adapters.StoreLocked: HttpError(500, "server_error", "store_locked", "incomplete_generation"),
+    jobs.JobError: HttpError(400, INVALID, "invalid_request"),
+    jobs.JobNotFound: HttpError(404, INVALID, "job_not_found"),
+    jobs.FileMissing: HttpError(404, INVALID, "file_not_found"),
+    jobs.FileInUse: HttpError(409, INVALID, "file_in_use"),
+    jobs.FilesTooLarge: HttpError(413, INVALID, "files_too_large"),
+    jobs.JobRefused: HttpError(400, INVALID, "invalid_job"),
+    jobs.JobConflict: HttpError(409, INVALID, "job_conflict"),
+    jobs.JobsWaiting: HttpError(429, "rate_limit_error", "jobs_waiting", "overloaded", retry_after=60),
+    jobs.TrainingUnavailable: HttpError(400, INVALID, "training_unavailable"),
     RequestError: HttpError(500, "server_error", "internal_error", "incomplete_generation"),
     RequestRefused: HttpError(400, INVALID, "invalid_request"),
     ContextTooLong: HttpError(400, INVALID, "context_length_exceeded"),

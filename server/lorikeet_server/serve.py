@@ -113,12 +113,13 @@ def _serve(
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         house.bridge.start()
+        house.jobs.start()
         _announce(config, house.services, time.monotonic() - started)
         yield
         await house.bridge.stop()
 
     app = create_app(house.services, lifespan)
-    serve_until_stopped(app, listener, house.bridge, config.http.drain_seconds)
+    serve_until_stopped(app, listener, house.bridge, house.jobs, config.http.drain_seconds)
     house.grammars.close()
     house.registry.close()
 

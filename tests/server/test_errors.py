@@ -43,7 +43,7 @@ TEXT = "/v1/completions"
 BODY = {"model": BASE, "prompt": "Hello", "max_tokens": 3}
 NATIVE = {"inputs": "Hello", "parameters": {"max_new_tokens": 3}}
 SECRET = "/srv/models/secret at 0x7f3a5c00"
-OURS = ("lorikeet_adapters", "lorikeet_server")
+OURS = ("lorikeet_adapters", "lorikeet_server", "lorikeet_trainer.jobs")
 
 
 def tree(root: type[Exception]) -> Iterator[type[Exception]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import version
@@ -25,6 +26,17 @@ PARTICULAR = frozenset({400, 404, 408, 409, 412, 413, 422, 503, 504})
 SHAPES = {"openai": "Error", "native": "NativeError", "vllm": "VllmError"}
 NULLABLE = {"type": ["string", "null"]}
 HEALTH = frozenset({"/health", "/health/live", "/health/ready", "/startup", "/ping"})
+FILE_FORM: Wire = {
+    "type": "object",
+    "required": ["file", "purpose"],
+    "properties": {
+        "file": {"type": "string", "contentMediaType": "application/octet-stream"},
+        "purpose": {"enum": ["fine-tune"]},
+        "expires_after[anchor]": {"enum": ["created_at"]},
+        "expires_after[seconds]": {"type": "integer", "minimum": 3600, "maximum": 2_592_000},
+    },
+    "additionalProperties": False,
+}
 PARAMETERS: dict[str, Wire] = {
     "name": {
         "in": "path",
@@ -32,9 +44,39 @@ PARAMETERS: dict[str, Wire] = {
         "schema": {"type": "string"},
         "description": "May hold a slash.",
     },
+    "id": {"in": "path", "required": True, "schema": {"type": "string"}},
     "limit": {"in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": MOST, "default": PAGE}},
     "after": {"in": "query", "schema": {"type": "string"}, "description": "The last id of the page before."},
     "dry_run": {"in": "query", "schema": {"type": "boolean", "default": False}},
+    "file_limit": {
+        "name": "limit",
+        "in": "query",
+        "schema": {"type": "integer", "minimum": 1, "maximum": 10_000, "default": 10_000},
+    },
+    "job_limit": {
+        "name": "limit",
+        "in": "query",
+        "schema": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
+    },
+    "checkpoint_limit": {
+        "name": "limit",
+        "in": "query",
+        "schema": {"type": "integer", "minimum": 1, "maximum": 100, "default": 10},
+    },
+    "order": {"in": "query", "schema": {"enum": ["asc", "desc"], "default": "desc"}},
+    "purpose": {"in": "query", "schema": {"enum": ["fine-tune", "fine-tune-results"]}},
+    "metadata": {
+        "in": "query",
+        "style": "deepObject",
+        "schema": {"type": "object", "additionalProperties": {"type": "string"}},
+        "description": "Jobs that have these pairs; `metadata=null` those that have none.",
+    },
+    "stream": {"in": "query", "schema": {"type": "boolean", "default": False}},
+    "Last-Event-ID": {
+        "in": "header",
+        "schema": {"type": "string"},
+        "description": "For a stream: what came last.",
+    },
     "If-Match": {"in": "header", "schema": {"type": "string"}, "description": "The generation meant, or *."},
     "Idempotency-Key": {"in": "header", "schema": {"type": "string", "maxLength": 255}},
 }
@@ -90,7 +132,7 @@ def statuses_of(path: str, operation: Operation) -> dict[int, list[str]]:
 
 def _operation(method: str, path: str, operation: Operation) -> Wire:
     words = [method.lower(), *path.replace("{", "").replace("}", "").replace(".", "/").split("/")]
-    parameters = [*(["name"] if "{name}" in path else []), *operation.parameters]
+    parameters = [*re.findall(r"{(\w+)}", path), *operation.parameters]
     answers = {str(status): _answer(operation) for status in operation.statuses}
     failures = {str(status): _failure(path, codes) for status, codes in statuses_of(path, operation).items()}
     made: Wire = {
@@ -100,6 +142,8 @@ def _operation(method: str, path: str, operation: Operation) -> Wire:
     }
     if parameters:
         made["parameters"] = [{"$ref": f"#/components/parameters/{each}"} for each in parameters]
+    if operation.form:
+        made["requestBody"] = {"required": True, "content": {FORM: {"schema": FILE_FORM}}}
     if operation.body is not None:
         made["requestBody"] = {"required": True, "content": _content(operation.body, operation.uploads)}
     return made

@@ -19,6 +19,7 @@ from lorikeet_adapters.errors import (
 )
 from lorikeet_server.api.run import ClientGone
 from lorikeet_server.errors import OPAQUE, HttpError, RequestError, http_error
+from lorikeet_trainer.jobs.errors import JobError
 
 log = logging.getLogger(__name__)
 VLLM_PATHS = frozenset({"/v1/load_lora_adapter", "/v1/unload_lora_adapter"})
@@ -102,6 +103,6 @@ def _code(error: LorikeetError, row: HttpError) -> str:
 
 
 def _param(error: LorikeetError) -> str | None:
-    if isinstance(error, RequestError):
+    if isinstance(error, RequestError | JobError):
         return error.param
     return next((param for kind, param in PARAMS.items() if isinstance(error, kind)), None)

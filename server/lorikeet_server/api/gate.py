@@ -39,6 +39,16 @@ NEEDS: Mapping[str, frozenset[Scope]] = {
     "/v1/adapters/history/{name:path}": ADMIN_ONLY,
     "/v1/adapters/activate/{name:path}": ADMIN_ONLY,
     "/v1/adapters/{name:path}": ADMIN_ONLY,
+    "/v1/files": ADMIN_ONLY,
+    "/v1/files/{id}": ADMIN_ONLY,
+    "/v1/files/{id}/content": ADMIN_ONLY,
+    "/v1/fine_tuning/jobs": ADMIN_ONLY,  # training takes the machine
+    "/v1/fine_tuning/jobs/{id}": ADMIN_ONLY,
+    "/v1/fine_tuning/jobs/{id}/cancel": ADMIN_ONLY,
+    "/v1/fine_tuning/jobs/{id}/pause": ADMIN_ONLY,
+    "/v1/fine_tuning/jobs/{id}/resume": ADMIN_ONLY,
+    "/v1/fine_tuning/jobs/{id}/events": ADMIN_ONLY,
+    "/v1/fine_tuning/jobs/{id}/checkpoints": ADMIN_ONLY,
     "/v1/aliases": ADMIN_ONLY,
     "/v1/aliases/{name:path}": ADMIN_ONLY,
 }

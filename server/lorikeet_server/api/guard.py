@@ -20,7 +20,7 @@ from lorikeet_server.metrics import Metrics
 
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-UPLOAD_PATHS = frozenset({"/v1/adapters"})
+UPLOAD_PATHS = frozenset({"/v1/adapters", "/v1/files"})
 JSON = "application/json"
 
 
