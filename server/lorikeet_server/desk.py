@@ -129,6 +129,25 @@ class ServerDesk:
             headers = {"content-type": "application/x-tar", "content-length": str(length)}
             return self._open("POST", f"/v1/adapters?{urlencode(told | query)}", pieces, headers)
 
+    def request(
+        self,
+        method: str,
+        path: str,
+        data: bytes | Iterator[bytes] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> Request:
+        """With the key, for this server only."""
+        made = Request(self._url + path, data, headers or {}, method=method)
+        if key := _api_key():
+            made.add_unredirected_header("Authorization", f"Bearer {key}")
+        return made
+
+    def reason(self, error: HTTPError) -> str:
+        try:
+            return str(json.loads(error.read())["error"]["message"])
+        except (ValueError, KeyError, TypeError):
+            return f"the server answered {error.code}"
+
     def _call(self, method: str, path: str, body: Wire | None = None) -> Wire:
         data = None if body is None else json.dumps(body).encode()
         return self._open(method, path, data, {"content-type": "application/json"})
@@ -136,15 +155,12 @@ class ServerDesk:
     def _open(
         self, method: str, path: str, data: bytes | Iterator[bytes] | None, headers: dict[str, str]
     ) -> Wire:
-        key = _api_key()
         try:
-            request = Request(self._url + path, data, headers, method=method)
-            if key:
-                request.add_unredirected_header("Authorization", f"Bearer {key}")  # to this server only
+            request = self.request(method, path, data, headers)
             with urlopen(request, timeout=TIMEOUT_S) as response:
                 answer: Wire = json.load(response)
         except HTTPError as error:
-            raise RefusedError(_reason(error.read(), error.code)) from error
+            raise RefusedError(self.reason(error)) from error
         except (URLError, HTTPException, OSError, ValueError) as error:
             raise RefusedError(
                 f"cannot reach a server at {self._url}: {getattr(error, 'reason', error)}"
@@ -282,10 +298,3 @@ def _api_key() -> str:
     if not (key.isascii() and key.isprintable()):
         raise RefusedError("LORIKEET_API_KEY has characters that no key has; set it to the key alone")
     return key
-
-
-def _reason(body: bytes, status: int) -> str:
-    try:
-        return str(json.loads(body)["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        return f"the server answered {status}"
