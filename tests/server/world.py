@@ -117,12 +117,12 @@ def make_server(
         config = ServerConfig(engine=engine or EngineConfig(max_slots=8, max_model_len=CONTEXT))
         loads = LoadTimes()
         made = make_engine(config, base, tokenizer, registry, merges, loads=loads)
-        metrics = Metrics(lambda: made.stats, "fp32", names=registry, loads=loads)
-        bridge = Bridge(made, merges, Limits.of(http), metrics.observe)
-        grammars = make_grammars(base, tokenizer)
         office = Office(
             data / "training", registry, Base(BASE, str(world.base), "fp32", "cpu", 1), command=worker
         )
+        metrics = Metrics(lambda: made.stats, "fp32", names=registry, loads=loads, jobs=office)
+        bridge = Bridge(made, merges, Limits.of(http), metrics.observe)
+        grammars = make_grammars(base, tokenizer)
         services = Services(
             requests=bridge,
             registry=registry,

@@ -170,5 +170,13 @@ class JobMachine(RuleBasedStateMachine):
                 self.house.office.files.get(file, None)
 
 
-TestJobMachine = JobMachine.TestCase
-TestJobMachine.settings = settings(max_examples=15, stateful_step_count=25, deadline=None)
+class TestJobs(JobMachine.TestCase):  # type: ignore[misc]  # hypothesis makes it
+    """The short form."""
+
+    settings = settings(max_examples=5, stateful_step_count=15, deadline=None)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+class TestJobsForLong(JobMachine.TestCase):  # type: ignore[misc]
+    settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
