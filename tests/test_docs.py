@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -33,13 +35,27 @@ def test_every_flag_is_documented(flag: str) -> None:
     [
         "train",
         "eval",
-        "bench latency",
+        *(
+            f"bench {each}"
+            for each in (
+                "latency",
+                "serving",
+                "scale",
+                "swap",
+                "prefix",
+                "fidelity",
+                "make-model",
+                "compare",
+                "report",
+            )
+        ),
         "adapters add",
         "adapters check",
         "adapters convert",
         "adapters list",
         "adapters rm",
         *(f"adapters {each}" for each in ("show", "history", "rollback", "pin", "alias")),
+        *(f"data {each}" for each in ("validate", "preview", "convert", "split")),
     ],
 )
 def test_every_command_and_its_flags_are_documented(command: str) -> None:
@@ -74,6 +90,24 @@ def test_every_route_is_documented(path: str) -> None:
 @pytest.mark.parametrize("code", sorted({row.code for row in TABLE.values()} | FAILURES.keys()))
 def test_every_error_code_is_documented(code: str) -> None:
     assert f"`{code}`" in REFERENCE
+
+
+def test_every_code_of_a_finding_is_documented() -> None:
+    assert {code for code in finding_codes() if f"`{code}`" not in REFERENCE} == set()
+
+
+def finding_codes() -> Iterator[str]:
+    """Every literal code in the trainer: RowFinding's third argument, and `find`'s second."""
+    for path in (ROOT / "trainer").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            name = ast.unparse(node.func).rpartition(".")[2]
+            place = {"RowFinding": 2, "find": 1, "_BadValue": 0}.get(name)
+            if place is not None and len(node.args) > place:
+                code = node.args[place]
+                if isinstance(code, ast.Constant) and isinstance(code.value, str):
+                    yield code.value
 
 
 def test_every_metric_is_documented() -> None:

@@ -22,7 +22,7 @@ UNREADABLE = {"code": "unreadable", "message": "its files cannot be read", "fix"
 
 
 class Admission:
-    """Judges against one base; `fingerprint` says which, and is empty where that is not known."""
+    """Judges against one base; `fingerprint` (`Origin.key`) says which, and is empty where that is not known."""
 
     def __init__(self, store: Store, check: Checker, fingerprint: str) -> None:
         self._store = store
@@ -101,4 +101,9 @@ class Admission:
 
 
 def _plain(facts: AdapterFacts) -> dict[str, Any]:
-    return {"ranks": dict(facts.ranks), "bytes": facts.bytes, "warnings": list(facts.warnings)}
+    return {
+        "ranks": dict(facts.ranks),
+        "bytes": facts.bytes,
+        "warnings": list(facts.warnings),
+        "chat": facts.chat,
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -218,6 +219,8 @@ def _bitsandbytes_config(kind: Quantization) -> BitsAndBytesConfig | None:
             bnb_4bit_compute_dtype=torch.bfloat16,
         )
     if kind is Quantization.INT8:
+        # It warns of its cast to float16, which is how int8 works, in every layer of every step.
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
         # Threshold 0: the outlier path is slow on a CPU and cannot be captured in a CUDA graph.
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0)
     return None

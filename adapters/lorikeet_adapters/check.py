@@ -10,22 +10,33 @@ from lorikeet_adapters.base_model import resolve_source
 from lorikeet_adapters.checkpoint import read_tensor
 from lorikeet_adapters.errors import AdapterRefused
 from lorikeet_adapters.finding import Finding
+from lorikeet_adapters.origin import Kinship, Origin, describe, kinship, read_origin
 from lorikeet_adapters.outline import Outline
 from lorikeet_adapters.record import AdapterFacts
 from lorikeet_adapters.spec import AdapterSpec
 from lorikeet_adapters.tensors import read_copies
 from lorikeet_adapters.weights import AdapterWeights, load_weights
 
+KNOWN = (Kinship.SAME, Kinship.OTHER_FORM)
+OTHER_PROMPTS = (Kinship.OTHER_BASE, Kinship.OTHER_TEMPLATE)
+
 
 class Checker:
     """Reads the weights against this base, in fp32: what would overflow in another form is refused as implausible.
 
-    `row_budget` is the most rank rows an adapter may take; None where no server is asked.
+    `row_budget` is the most rank rows an adapter may take, None where no server is asked; `served` is
+    the base as an adapter's own origin would name it, None where that is not known.
     """
 
     def __init__(
-        self, outline: Outline, base_name: str, base_source: str, row_budget: int | None = None
+        self,
+        outline: Outline,
+        base_name: str,
+        base_source: str,
+        row_budget: int | None = None,
+        served: Origin | None = None,
     ) -> None:
+        self._served = served
         self._outline = outline
         self._names = {base_name, Path(base_source).name}
         self._source = resolve_source(base_source)
@@ -45,7 +56,18 @@ class Checker:
         if findings or checked is None:
             raise AdapterRefused(findings)
         ranks = {module: rows.rank for module, rows in checked.modules.items()}
-        return AdapterFacts(ranks, checked.bytes, (*self._warnings(spec), *_notes(copies)))
+        kin, sentence = self._kin(weights)
+        said = (sentence,) if sentence else () if kin in KNOWN else self._warnings(spec)
+        chat = sentence if kin in OTHER_PROMPTS else ""
+        return AdapterFacts(ranks, checked.bytes, (*said, *_notes(copies)), chat)
+
+    def _kin(self, weights: Path) -> tuple[Kinship, str]:
+        """How the base is related to the one the file says it was trained on, and what is to be said of it."""
+        trained = read_origin(weights)
+        kin = kinship(trained, self._served)
+        if trained is None or self._served is None:
+            return kin, ""
+        return kin, describe(kin, trained, self._served)
 
     def _judge_copy(self, module: str, copy: torch.Tensor, findings: list[Finding]) -> bool:
         """True for an unchanged copy of the base's own weight. One that does not fit is named elsewhere."""

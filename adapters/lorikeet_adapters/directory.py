@@ -16,6 +16,7 @@ from lorikeet_adapters.errors import (
     AdapterInUse,
     AdapterNotFound,
     AliasRefused,
+    ChatRefused,
     GenerationNotFound,
     MixRefused,
     NameRefused,
@@ -130,10 +131,13 @@ class Directory:
         if not all(self.names[each].access.lets_change(tenant) for each in meant):
             raise AccessRefused(f"`{name}` is shared with your tenant; only the operator changes it")
 
-    def meaning(self, name: str, point: Callable[[str], float], tenant: str | None = None) -> str:
+    def meaning(
+        self, name: str, point: Callable[[str], float], tenant: str | None = None, *, chat: bool = False
+    ) -> str:
         """The generation that a new request for `name` gets; `point` draws where in an alias's split it falls.
 
-        Raises AdapterNotFound, AdapterIncompatible, or MixRefused for the base, which is no adapter.
+        Raises AdapterNotFound, AdapterIncompatible, ChatRefused in a `chat`, or MixRefused for the base,
+        which is no adapter.
         """
         if name == self.base_name:
             raise MixRefused(f"`{name}` is the base model and takes no weight in a mix; leave it out")
@@ -151,6 +155,11 @@ class Directory:
             raise AdapterIncompatible(
                 f"`{name}` does not fit the base `{self.base_name}`: {findings[0]['message']}; "
                 f"GET /v1/adapters/{meant} has every reason"
+            )
+        if chat and (why := self.generations[generation].facts.get("chat")):
+            raise ChatRefused(
+                f"`{name}` is not served in a chat: {why}; "
+                "/v1/completions and /generate take the prompt it was trained on as text"
             )
         return generation
 

@@ -19,6 +19,7 @@
     ├── AdapterChanged          the name means another generation than the caller expected
     ├── AdapterInUse            requests or aliases still need it
     ├── AdapterIncompatible     registered for another base, and does not fit this one
+    │   └── ChatRefused         fits, but was trained on other prompts than this base's chat template makes
     └── StoreError              the data folder itself
         └── StoreLocked         another process holds it
 
@@ -132,6 +133,10 @@ class AdapterInUse(LorikeetError):
 
 class AdapterIncompatible(LorikeetError):
     """The adapter was registered for another base and does not fit the one served now."""
+
+
+class ChatRefused(AdapterIncompatible):
+    """The adapter fits, but was trained on another base or template: in a chat it would see other prompts."""
 
 
 class StoreError(LorikeetError):

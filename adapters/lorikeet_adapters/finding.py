@@ -33,9 +33,9 @@ class Finding:
         }
 
 
-def verdict(findings: Sequence[Finding]) -> dict[str, Any]:
-    """What a dry run answers."""
+def verdict(findings: Sequence[Finding], warnings: Sequence[str] = ()) -> dict[str, Any]:
+    """What a dry run answers; the warnings are those that the record of a loaded adapter would have."""
     listed = [finding.to_wire() for finding in findings[:MAX_LISTED]]
     if len(findings) > MAX_LISTED:
         listed.append(Finding("more", f"and {len(findings) - MAX_LISTED} more", "").to_wire())
-    return {"loadable": not findings, "findings": listed}
+    return {"loadable": not findings, "findings": listed, "warnings": list(warnings)}

@@ -45,13 +45,20 @@ class Merges:
         self._changing = threading.Lock()
 
     def lease(
-        self, view: View, recipe: Recipe, terms: Sequence[Term], count: int = 1, user: str | None = None
+        self,
+        view: View,
+        recipe: Recipe,
+        terms: Sequence[Term],
+        count: int = 1,
+        user: str | None = None,
+        *,
+        chat: bool = False,
     ) -> Mix:
         """The merge as a mix of one, held until `count` calls of `release`. Raises what leasing its parts raises."""
         leased: list[tuple[str, Term]] = []
         try:
             for term in terms:
-                mix = view.lease([Term(term.adapter, 1.0)], count, user)
+                mix = view.lease([Term(term.adapter, 1.0)], count, user, chat=chat)
                 if not mix.adapters:
                     raise ComposeRefused(f"`{term.adapter}` is the base model, which is no part of a merge")
                 leased.append((mix.adapters[0], term))

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lorikeet_adapters.catalogue import Catalogue
+from lorikeet_adapters.origin import Origin
 
 ANSWERS_KEPT_S = 24 * 3600.0
 KEEP_GENERATIONS = 3
@@ -18,7 +19,7 @@ KEEP_GENERATIONS = 3
 class ServedBase:
     """With which base the folder was last served, and how many generations of a name it keeps.
 
-    The fingerprint is empty where it is not known.
+    `fingerprint`, `checkpoint` and `probe` are an `Origin`'s, empty where they are not known.
     """
 
     source: str
@@ -26,6 +27,12 @@ class ServedBase:
     quantization: str = ""
     fingerprint: str = ""
     keep: int = KEEP_GENERATIONS
+    checkpoint: str = ""
+    probe: str = ""
+
+    @property
+    def origin(self) -> Origin:
+        return Origin(self.name, self.quantization, self.fingerprint, self.checkpoint, self.probe)
 
 
 class Notes:

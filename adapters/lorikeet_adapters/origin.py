@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 from safetensors import SafetensorError, safe_open
 
-from lorikeet_adapters.fields import shown
+from lorikeet_adapters.fields import shown, shown_name
 
 ORIGIN_KEY = "lorikeet.origin"
 PARENT_KEY = "lorikeet.parent"
@@ -104,33 +104,38 @@ def tensors_sha256(file: BinaryIO) -> str:
 
 def kinship(trained: Origin | None, served: Origin | None) -> Kinship:
     """Another template counts where the base is the same: of another base it is no news."""
-    if trained is None or served is None or not (trained.fingerprint and served.fingerprint):
+    if trained is None or served is None:
         return Kinship.UNKNOWN
-    same = trained.fingerprint == served.fingerprint
-    if not same and not (trained.checkpoint and served.checkpoint):
-        return Kinship.UNKNOWN if trained.quantization != served.quantization else Kinship.OTHER_BASE
-    if not same and trained.checkpoint != served.checkpoint:
+    same_form = trained.fingerprint == served.fingerprint
+    files = (trained.checkpoint, served.checkpoint)
+    if not same_form and not all(files):
+        return Kinship.UNKNOWN
+    if not same_form and files[0] != files[1]:
         return Kinship.OTHER_BASE
     if served.probe and trained.probe != served.probe:
         return Kinship.OTHER_TEMPLATE
-    return Kinship.SAME if same else Kinship.OTHER_FORM
+    return Kinship.OTHER_FORM if served.fingerprint and not same_form else Kinship.SAME
 
 
 def describe(kin: Kinship, trained: Origin, served: Origin) -> str:
     """One sentence for the record; empty where there is nothing to say."""
-    was, now = shown(trained.quantization), shown(served.quantization)
+    was, now = shown_name(trained.quantization), shown_name(served.quantization)
+    form = f"held as {now}" if was != now else "quantised to other values, as on another device"
     return {
         Kinship.UNKNOWN: "",
         Kinship.SAME: "",
-        Kinship.OTHER_FORM: f"it was trained on this base held as {was}, and is served on it held as {now}",
+        Kinship.OTHER_FORM: f"it was trained on this base held as {was}, and is served on it {form}",
         Kinship.OTHER_BASE: f"it was trained on another base, {shown(trained.base)}, whose shapes are the same",
         Kinship.OTHER_TEMPLATE: "it was trained with another tokenizer or chat template than the base's here",
     }[kin]
 
 
 def probe(render: Callable[[Turns], Sequence[int]]) -> str:
-    """`render` gives the token ids of a conversation that waits for its answer."""
-    ids = [list(render(turns)) for turns in PROBES]
+    """`render` gives the token ids of a conversation that waits for its answer; empty when it cannot."""
+    try:
+        ids = [list(render(turns)) for turns in PROBES]
+    except Exception:  # a template is the model's own code: it can raise anything
+        return ""
     return hashlib.sha256(json.dumps(ids).encode()).hexdigest()
 
 

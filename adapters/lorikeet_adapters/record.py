@@ -17,11 +17,12 @@ MEMORY_WAIT_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class AdapterFacts:
-    """What checking the weights against the base found."""
+    """What checking the weights against the base found; `chat` is why chats are refused, or empty."""
 
     ranks: Mapping[str, int]
     bytes: int
     warnings: tuple[str, ...] = ()
+    chat: str = ""
 
 
 class Checker(Protocol):

@@ -45,8 +45,8 @@ log = logging.getLogger("lorikeet")
 class Registry:
     """Names, generations, aliases and leases over one store. Every method may be called from any thread.
 
-    `fingerprint` is the served base's: adapters checked against another are checked again here, and those
-    that do not fit stay and are refused by name. `keep` is how many generations of a name stay on disk.
+    `fingerprint` is the served base's `Origin.key`: adapters checked against another are checked again,
+    and those that do not fit are refused by name. `keep` is how many generations of a name stay on disk.
     `expected`, wherever it is taken, makes the change a compare-and-swap: AdapterChanged unless the name
     means this generation, or for `*` anything. A change that raises has changed nothing.
     """
@@ -115,10 +115,16 @@ class Registry:
         return found
 
     def lease(
-        self, terms: Iterable[Term], count: int = 1, user: str | None = None, tenant: str | None = None
+        self,
+        terms: Iterable[Term],
+        count: int = 1,
+        user: str | None = None,
+        tenant: str | None = None,
+        *,
+        chat: bool = False,
     ) -> Mix:
         """Names into generations, held until `count` calls of `release`; see `Usage.lease`."""
-        return self._usage.lease(terms, count, user, tenant)
+        return self._usage.lease(terms, count, user, tenant, chat=chat)
 
     def release(self, mix: Mix) -> None:
         """End a lease, at the request's terminal event; never waits for the disk."""
@@ -126,10 +132,9 @@ class Registry:
 
     def locate(self, generation: str) -> AdapterFilesOnDisk:
         """Where the loader finds a generation. Raises AdapterNotFound when it is gone."""
-        stored = self._usage.directory.generations.get(generation)
-        if stored is None:
-            raise AdapterNotFound(generation[:12])
-        return self._admission.files(stored)
+        if stored := self._usage.directory.generations.get(generation):
+            return self._admission.files(stored)
+        raise AdapterNotFound(generation[:12])
 
     def register(
         self,
@@ -205,9 +210,8 @@ class Registry:
         """Change what is said about an adapter, not its bytes."""
         with self._writing:
             stored = self._usage.directory.changeable(name, expected, by)
-            generation = self._usage.directory.generations[stored.generation]
             said = {"metadata": metadata, "pinned": pinned, "access": access}
-            self._point(name, generation, None, {}, said)
+            self._point(name, self._usage.directory.generations[stored.generation], None, {}, said)
             return self.record(name)
 
     def delete(self, name: str, timeout: float, expected: str | None = None, by: str | None = None) -> Freed:
@@ -277,8 +281,7 @@ class Registry:
     ) -> bool:
         """Make a name mean a generation and say of it what is given and not None; False when nothing differs."""
         directory = self._usage.directory
-        known = directory.names.get(name)
-        details = told(known, event, new, said)
+        details = told(known := directory.names.get(name), event, new, said)
         healed = directory.generations.get(generation.generation) != generation
         if event is None and known is not None and details == known.details and not healed:
             return False
@@ -289,9 +292,8 @@ class Registry:
 
     def _apply(self, change: Change) -> Settled:
         """On disk first, then in memory, then what follows from it."""
-        before = self._usage.directory
-        after = before.after(change)
-        after.check_pins(self._usage.rows, before)
+        after = self._usage.directory.after(change)
+        after.check_pins(self._usage.rows, self._usage.directory)
         self.store.catalogue.commit(change)
         self._usage.become(after)
         log.info("%s %s", change.event, change.description)

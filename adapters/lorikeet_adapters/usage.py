@@ -69,11 +69,17 @@ class Usage:
             )
 
     def lease(
-        self, terms: Iterable[Term], count: int = 1, user: str | None = None, tenant: str | None = None
+        self,
+        terms: Iterable[Term],
+        count: int = 1,
+        user: str | None = None,
+        tenant: str | None = None,
+        *,
+        chat: bool = False,
     ) -> Mix:
         """Resolve names into generations and hold them until `count` calls of `release`.
 
-        Raises AdapterNotFound for a name that is unknown or private to others than this tenant, AdapterIncompatible for one that does not fit the base,
+        Raises AdapterNotFound for a name that is unknown or private to others than this tenant, AdapterIncompatible for one that does not fit the base, ChatRefused for one that no `chat` is to reach,
         MixRefused for a mix out of bounds. The base alone is the empty mix; inside a mix it is refused,
         because its weight would mean nothing.
         """
@@ -83,7 +89,9 @@ class Usage:
             directory = self.directory
             if len(named) == 1 and named[0] == Term(directory.base_name, 1.0):
                 return Mix()
-            resolved = [Term(directory.meaning(term.adapter, point, tenant), term.weight) for term in named]
+            resolved = [
+                Term(directory.meaning(term.adapter, point, tenant, chat=chat), term.weight) for term in named
+            ]
             mix = Mix.of(resolved)
             now = time.time()
             for generation in mix.adapters:

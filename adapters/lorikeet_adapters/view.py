@@ -73,8 +73,10 @@ class View:
     def remember_answer(self, key: str, request: str, answer: str) -> None:
         self._registry.store.notes.remember_answer(self.tenant or "", key, request, answer)
 
-    def lease(self, terms: Iterable[Term], count: int = 1, user: str | None = None) -> Mix:
-        return self._registry.lease(terms, count, user, self.tenant)
+    def lease(
+        self, terms: Iterable[Term], count: int = 1, user: str | None = None, *, chat: bool = False
+    ) -> Mix:
+        return self._registry.lease(terms, count, user, self.tenant, chat=chat)
 
     def release(self, mix: Mix) -> None:
         self._registry.release(mix)

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import torch
 
-from lorikeet_adapters.base_model import BaseModel, load_base
+from lorikeet_adapters.base_model import BaseModel, load_base, resolve_source
 from lorikeet_adapters.check import Checker
+from lorikeet_adapters.checkpoint import checkpoint_digest
 from lorikeet_adapters.composer import Composer
 from lorikeet_adapters.errors import RefusedError
 from lorikeet_adapters.merges import Merges, is_merge
 from lorikeet_adapters.notes import ServedBase
+from lorikeet_adapters.origin import Origin, probe
 from lorikeet_adapters.record import Memory
 from lorikeet_adapters.registry import Registry
 from lorikeet_adapters.store import Store
@@ -67,11 +69,12 @@ def assemble(
     )
     base = replace(base, name=config.model.served_name or base.name)
     tokenizer = load_tokenizer(config.model.source, config.model.trust_remote_code)
+    origin = origin_of(base, tokenizer)
     registry = Registry(
         store,
         base.name,
-        Checker(base.outline, base.name, base.source, config.engine.rank_rows),
-        fingerprint=base.fingerprint,
+        Checker(base.outline, base.name, base.source, config.engine.rank_rows, origin),
+        fingerprint=origin.key,
         keep=config.keep_generations,
     )
     composer = Composer(registry, base.outline)
@@ -80,7 +83,13 @@ def assemble(
     engine = make_engine(config, base, tokenizer, registry, merges, loads=loads)
     store.notes.remember_base(
         ServedBase(
-            config.model.source, base.name, base.quantization, base.fingerprint, config.keep_generations
+            config.model.source,
+            base.name,
+            base.quantization,
+            base.fingerprint,
+            config.keep_generations,
+            origin.checkpoint,
+            origin.probe,
         )
     )
     tested = self_test(base, config.engine.kernel)
@@ -121,6 +130,13 @@ def open_office(config: ServerConfig, folder: Path, registry: Registry, base: Ba
     )
     limits = TrainingLimits(training.training_jobs, training.max_files_bytes, training.job_silence_seconds)
     return Office(folder / "training", registry, trained, limits)
+
+
+def origin_of(base: BaseModel, tokenizer: Tokenizer) -> Origin:
+    """What the adapters' own origins are held against."""
+    asked = probe(lambda turns: tokenizer.encode(tokenizer.render(turns))) if tokenizer.has_template else ""
+    checkpoint = checkpoint_digest(resolve_source(base.source))
+    return Origin(base.name, base.quantization.value, base.fingerprint, checkpoint, asked)
 
 
 def make_grammars(base: BaseModel, tokenizer: Tokenizer) -> Grammars:

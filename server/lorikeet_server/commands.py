@@ -74,6 +74,8 @@ def check(
         Console().print(table)
     else:
         typer.echo(f"{source} would load")
+        for warning in verdict["warnings"]:
+            typer.echo(f"warning: {warning}")
     if not verdict["loadable"]:
         count = len(verdict["findings"])
         raise RefusedError(f"{source} would not load: {count} {'reason' if count == 1 else 'reasons'}")

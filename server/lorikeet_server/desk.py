@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.client import HTTPException
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -176,6 +176,7 @@ class FolderDesk:
         self._base = store.notes.base() or ServedBase("demo", "demo")
         if model:
             self._base = ServedBase(model, Path(model).name)
+        self._named = bool(model)
         self._registry = Registry(store, self._base.name, no_check, keep=self._base.keep)
 
     def add(self, place: Place, name: str, replace: bool, tenants: Sequence[str]) -> Wire:
@@ -189,12 +190,12 @@ class FolderDesk:
         registry = self._judging_registry()
         try:
             with self._opened(place) as files:
-                registry.judge(files)
+                facts = registry.judge(files)
         except AdapterRefused as refused:
             return verdict(refused.findings)
         finally:
             registry.close()
-        return verdict([])
+        return verdict([], facts.warnings)
 
     def records(self) -> list[Wire]:
         return [record_object(record, self._base.name) for record in self._registry.records()]
@@ -246,12 +247,19 @@ class FolderDesk:
         return open_place(place.word, place.revision, self._store.intake, HttpConfig().max_adapter_bytes)
 
     def _judging_registry(self) -> Registry:
-        from lorikeet_adapters.base_model import outline  # pulls torch, which the rest does without
+        from lorikeet_adapters.base_model import (  # pulls torch, which the rest does without
+            outline,
+            resolve_source,
+        )
         from lorikeet_adapters.check import Checker
+        from lorikeet_adapters.checkpoint import checkpoint_digest
 
         base = self._base
-        checker = Checker(outline(base.source), base.name, base.source)
-        return Registry(self._store, base.name, checker, fingerprint=base.fingerprint, keep=base.keep)
+        if self._named:
+            base = replace(base, checkpoint=checkpoint_digest(resolve_source(base.source)))
+        checker = Checker(outline(base.source), base.name, base.source, served=base.origin)
+        key = base.origin.key if base.fingerprint else ""
+        return Registry(self._store, base.name, checker, fingerprint=key, keep=base.keep)
 
 
 def no_check(spec: AdapterSpec, weights: Path) -> AdapterFacts:

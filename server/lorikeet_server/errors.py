@@ -157,6 +157,7 @@ TABLE: dict[type[LorikeetError], HttpError] = {
     adapters.AdapterChanged: HttpError(412, INVALID, "generation_mismatch"),
     adapters.AdapterInUse: HttpError(409, INVALID, "adapter_in_use"),
     adapters.AdapterIncompatible: HttpError(409, INVALID, "adapter_incompatible"),
+    adapters.ChatRefused: HttpError(409, INVALID, "adapter_not_for_chat"),
     adapters.StoreError: HttpError(500, "server_error", "store_error", "incomplete_generation"),
     adapters.StoreLocked: HttpError(500, "server_error", "store_locked", "incomplete_generation"),
     jobs.JobError: HttpError(400, INVALID, "invalid_request"),

@@ -99,7 +99,7 @@ def test_check_says_every_reason_and_changes_nothing(
     folder = Path(shutil.copytree(world.adapters["triage"], tmp_path / "folder"))
     assert run("check", folder, *where) == (0, f"{folder} would load\n", "")
     code, out, _ = run("check", folder, "--json", *where)
-    assert (code, json.loads(out)) == (0, {"loadable": True, "findings": []})
+    assert (code, json.loads(out)) == (0, {"loadable": True, "findings": [], "warnings": []})
     config = json.loads((folder / "adapter_config.json").read_text())
     (folder / "adapter_config.json").write_text(
         json.dumps({**config, "layer_replication": [[0, 1]], "r\x1b[31m": 1})

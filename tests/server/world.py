@@ -24,7 +24,7 @@ from lorikeet_adapters.source import open_folder
 from lorikeet_adapters.store import Store
 from lorikeet_server.api.app import create_app
 from lorikeet_server.api.services import ModelCard, Services
-from lorikeet_server.assembly import make_engine, make_grammars
+from lorikeet_server.assembly import make_engine, make_grammars, origin_of
 from lorikeet_server.bridge import Bridge
 from lorikeet_server.config import HttpConfig, ServerConfig
 from lorikeet_server.engine.config import EngineConfig
@@ -107,7 +107,8 @@ def make_server(
     base = replace(load_base(str(world.base), "fp32"), name=BASE)
     tokenizer = load_tokenizer(str(world.base))
     with Store(data) as store:
-        registry = Registry(store, BASE, Checker(base.outline, BASE, base.source, 512))
+        origin = origin_of(base, tokenizer)
+        registry = Registry(store, BASE, Checker(base.outline, BASE, base.source, 512, origin))
         for name, path in world.adapters.items():
             with open_folder(path) as files:
                 registry.register(name, files)

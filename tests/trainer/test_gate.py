@@ -15,16 +15,19 @@ from safetensors.torch import load_file, save_file
 
 from lorikeet_adapters.base_model import load_base
 from lorikeet_adapters.precision import bfloat16_is_fast, compute_in_float32
-from lorikeet_trainer.dataset import Dataset, load_dataset
+from lorikeet_server.engine.tokenizer import load_tokenizer
+from lorikeet_trainer.dataset import Dataset
 from lorikeet_trainer.errors import EvaluationRefused
 from lorikeet_trainer.figures import difference
-from lorikeet_trainer.gate import Gate, gate
+from lorikeet_trainer.gate import Gate, _render, gate
 from lorikeet_trainer.judge import HeldBase
+from lorikeet_trainer.loading import load_dataset
 from lorikeet_trainer.parity import Held, Sent, Trace, hold_out, measure, read_parity, write_parity
 from lorikeet_trainer.rendering import Renderer
-from lorikeet_trainer.row import Pair
+from lorikeet_trainer.row import Pair, Row, Turn
+from lorikeet_trainer.rules import HELD_OUT
 from lorikeet_trainer.train import Job, TrainedAdapter, train
-from tests.trainer.conftest import RECIPE, ROWS, TEMPLATE, Silence, make_tokenizer, save_base
+from tests.trainer.conftest import RECIPE, ROWS, TEMPLATE, Silence, Write, chat, make_tokenizer, save_base
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +242,40 @@ def sent_rows() -> Iterator[tuple[object, Sent | None]]:
 def test_what_a_client_would_send_is_read_from_the_row_itself(row: object, expected: Sent | None) -> None:
     pair = Pair(1, (1, 2), (3,), (4,))
     assert [each.sent for each in hold_out(lines(row), [pair])] == [expected, expected]
+
+
+def test_a_conversation_is_sent_up_to_the_last_answer_that_was_learned() -> None:
+    said = [chat("a", "b", "c", "d", "e", "f")["messages"]]
+    said[0][5]["weight"] = 0
+    turns = {1: ["a"], 2: ["a", "b", "c"], 3: None}
+    for kept, expected in turns.items():
+        row = Row(1, tuple(range(9)), tuple(Turn(each, each + 1) for each in range(1, 1 + kept)), "x")
+        (held,) = hold_out(lines({"messages": said[0]}), [row])
+        told = None if held.sent is None else [content for _, content in held.sent.messages]
+        assert told == expected
+
+
+def test_a_row_of_any_format_renders_on_the_server_as_it_was_trained(
+    base_folder: Path, renderer: Renderer, write: Write
+) -> None:
+    text = load_tokenizer(str(base_folder))
+    turns = [{"role": "user", "content": "the red lamp"}]
+    answer = [{"role": "assistant", "content": "broken"}]
+    other = [{"role": "assistant", "content": "praise"}]
+    files: list[dict[str, object]] = [
+        {"messages": [*turns, *answer, *turns, *answer]},
+        {"prompt": "the red lamp", "completion": "#1"},
+        {"text": "the red lamp", "label": "broken"},
+        {"prompt": turns, "chosen": answer, "rejected": other},
+        {"prompt": "the red lamp", "chosen": "#1", "rejected": "#2"},
+        {"input": {"messages": turns}, "preferred_output": answer, "non_preferred_output": other},
+        {"text": "the red lamp is broken"},
+    ]
+    for number, row in enumerate(files):
+        path = write(f"{number}.jsonl", [row])
+        dataset = load_dataset(path, renderer, HELD_OUT)
+        for held in hold_out(path.read_bytes(), dataset.rows or dataset.pairs):
+            assert _render(held, text) == (None if number == 6 else held.prompt), row
 
 
 def test_rows_are_spread_over_the_file() -> None:

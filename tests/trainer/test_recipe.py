@@ -9,7 +9,14 @@ import pytest
 
 from lorikeet_adapters.quantization import Quantization
 from lorikeet_trainer.errors import RecipeRefused
-from lorikeet_trainer.recipe import DIVERGING_RATE, Plan, Recipe
+from lorikeet_trainer.recipe import (
+    DIVERGING_RATE,
+    Initialisation,
+    Method,
+    Optimizer,
+    Plan,
+    Recipe,
+)
 
 TARGETS = ("q_proj", "v_proj")
 
@@ -53,6 +60,7 @@ def test_all_reasons_come_at_once() -> None:
 
 def test_the_defaults_are_those_of_the_literature() -> None:
     assert plan(Recipe()) == Plan(
+        method=Method.SFT,
         rank=16,
         alpha=16.0,
         learning_rate=2e-4,
@@ -64,8 +72,16 @@ def test_the_defaults_are_those_of_the_literature() -> None:
         target_modules=TARGETS,
         quantization=Quantization.NF4,
         rslora=False,
+        dora=False,
+        initialisation=Initialisation.DEFAULT,
         max_length=1024,
+        packing=False,
+        optimizer=Optimizer.ADAMW,
+        beta=None,
+        checkpoint_steps=15,
+        early_stopping=None,
     )
+    assert plan(Recipe(method=Method.DPO)).learning_rate == 5e-6
 
 
 @pytest.mark.parametrize(

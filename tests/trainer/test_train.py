@@ -34,7 +34,8 @@ from lorikeet_trainer.quiet import quiet_libraries
 from lorikeet_trainer.recipe import Recipe
 from lorikeet_trainer.rendering import Renderer
 from lorikeet_trainer.row import IGNORED
-from lorikeet_trainer.train import Job, TrainedAdapter, build_trainer, train
+from lorikeet_trainer.train import Job, TrainedAdapter, train
+from lorikeet_trainer.tuner import adapt, build_trainer
 from tests.trainer.conftest import RECIPE, ROWS, Silence, Write, save_base
 
 SHORT = replace(RECIPE, max_steps=2)
@@ -51,7 +52,8 @@ def base_of(base_folder: Path) -> BaseModel:
 def trainer_on(base: BaseModel, trained: TrainedAdapter, scratch: Path) -> SFTTrainer:
     renderer = Renderer.load(base.source)
     with quiet_libraries():
-        return build_trainer(base, trained.dataset, renderer.tokenizer, trained.plan, scratch)
+        model = adapt(base, trained.plan)
+        return build_trainer(model, trained.dataset, renderer.tokenizer, trained.plan, scratch)
 
 
 def reference_losses(model: torch.nn.Module, trained: TrainedAdapter) -> list[float]:
@@ -262,7 +264,15 @@ def test_the_config_lists_the_targets_in_order(trained: TrainedAdapter) -> None:
 def test_the_history_is_one_line_a_step(trained: TrainedAdapter) -> None:
     with (trained.folder / "loss.csv").open() as file:
         rows = list(csv.reader(file))
-    assert rows[0] == ["step", "train_loss", "train_accuracy", "learning_rate", "tokens"]
+    assert rows[0] == [
+        "step",
+        "train_loss",
+        "train_accuracy",
+        "learning_rate",
+        "tokens",
+        "valid_loss",
+        "valid_accuracy",
+    ]
     assert rows[1:] == [[str(value) for value in astuple(point)] for point in trained.history]
     assert [point.step for point in trained.history] == list(range(1, 61))
     assert trained.history[-1].tokens == 60 * trained.dataset.tokens

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import shlex
-from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lorikeet_adapters.errors import RefusedError
-from lorikeet_adapters.names import check_name
 from lorikeet_adapters.quantization import Quantization
+from lorikeet_trainer.data_commands import data as data_commands
 from lorikeet_trainer.device import Device
-from lorikeet_trainer.errors import DatasetRefused
-from lorikeet_trainer.finding import RowFinding
 from lorikeet_trainer.recipe import Recipe
 
-SHOWN_PER_CODE = 20
 DEFAULT = Recipe()
 
 Model = Annotated[str, typer.Option(help="demo, a model folder, or a hub id.")]
@@ -39,80 +33,13 @@ MaxLength = Annotated[int | None, typer.Option(help="Longest row in tokens; defa
 def register(app: typer.Typer) -> None:
     """Add this package's commands to the `lorikeet` command."""
     from lorikeet_trainer.judging import evaluate
+    from lorikeet_trainer.merging import merge
+    from lorikeet_trainer.training import train_command
 
-    app.command()(train)
+    app.command("train")(train_command())
     app.command("eval")(evaluate)
-
-
-def train(
-    data: Rows,
-    *,
-    name: Annotated[str, typer.Option(help="The adapter's name.")],
-    out: Annotated[Path | None, typer.Option(help="Folder to write; default: the name.")] = None,
-    model: Model = "demo",
-    quantization: HeldAs = DEFAULT.quantization,
-    device: Where = Device.CPU,
-    rank: Annotated[int, typer.Option(help="Rank of every LoRA pair.")] = DEFAULT.rank,
-    alpha: Alpha = DEFAULT.alpha,
-    rslora: Annotated[bool, typer.Option("--rslora", help="Divide alpha by the root of the rank.")] = False,
-    target: Targets = None,
-    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = DEFAULT.learning_rate,
-    warmup_fraction: Warmup = DEFAULT.warmup_fraction,
-    epochs: Epochs = DEFAULT.epochs,
-    max_steps: MaxSteps = DEFAULT.max_steps,
-    batch_size: BatchSize = DEFAULT.batch_size,
-    max_length: MaxLength = DEFAULT.max_length,
-    seed: Annotated[int, typer.Option(help="Decides the start and the order of the rows.")] = DEFAULT.seed,
-    threads: Threads = 0,
-    force: Annotated[bool, typer.Option("--force", help="Replace the folder if it exists.")] = False,
-) -> None:
-    """Train a LoRA adapter on the base as it is served."""
-    check_name(name)
-    recipe = Recipe(
-        rank=rank,
-        alpha=alpha,
-        learning_rate=learning_rate,
-        epochs=epochs,
-        max_steps=max_steps,
-        batch_size=batch_size,
-        seed=seed,
-        target_modules=tuple(target or ()),
-        quantization=quantization,
-        warmup_fraction=warmup_fraction,
-        rslora=rslora,
-        max_length=max_length,
-    )
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    with console.status("loading libraries"):
-        set_threads(threads)
-        from lorikeet_trainer.progress import display_on
-        from lorikeet_trainer.train import Job
-        from lorikeet_trainer.train import train as run
-
-    folder = out or Path(name)
-    try:
-        trained = run(Job(data, folder, model, device, recipe, force), display_on(console))
-    except DatasetRefused as refused:
-        show_findings(refused.findings)
-        raise RefusedError(refused.summary) from refused
-    show_findings(trained.dataset.warnings)
-    rows, steps = len(trained.dataset.rows), trained.plan.steps
-    typer.echo(f"{folder}: {rows} rows, {steps} steps, loss {trained.final_loss:.4f}")
-    typer.echo(f"register it: lorikeet adapters add {shlex.quote(str(folder))} --name {shlex.quote(name)}")
-
-
-def show_findings(findings: tuple[RowFinding, ...]) -> None:
-    """On standard error, the first twenty of each kind."""
-    counts: Counter[str] = Counter()
-    for finding in findings:
-        counts[finding.code] += 1
-        if counts[finding.code] <= SHOWN_PER_CODE:
-            typer.echo(f"{finding.severity} [{finding.code}] {finding.sentence}", err=True)
-    for code, count in counts.items():
-        if count > SHOWN_PER_CODE:
-            typer.echo(f"... and {count - SHOWN_PER_CODE} more of [{code}]", err=True)
+    app.add_typer(data_commands, name="data")
+    app.command()(merge)
 
 
 def set_threads(threads: int) -> None:

@@ -26,6 +26,12 @@ class Contestants:
     base: ServedBase | None
     missing: Mapping[str, str]
 
+    def base_of(self, model: str | None, quantization: str | None) -> tuple[str, str]:
+        """Source and form: what was said, else what the data folder was last served with, else the demo's."""
+        source = model or (self.base.source if self.base else "demo")
+        known = self.base.quantization if self.base and self.base.source == source else ""
+        return source, quantization or known or "nf4"
+
 
 @contextmanager
 def find_contestants(named: Mapping[str, Path | None], data_dir: Path) -> Iterator[Contestants]:

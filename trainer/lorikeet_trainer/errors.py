@@ -92,7 +92,7 @@ class LossNotFinite(TrainingFailed):
     def __init__(self, step: int, what: str, value: float) -> None:
         self.step = step
         super().__init__(
-            f"the {what} is {value} at step {step}; nothing was saved. "
+            f"the {what} is {value} at step {step}; nothing of that step is saved. "
             "Lower the learning rate, or look for broken rows in the data"
         )
 

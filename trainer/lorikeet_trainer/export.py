@@ -27,13 +27,17 @@ from lorikeet_trainer.errors import NothingLearned, ProvenanceBroken
 from lorikeet_trainer.provenance import DIGEST_KEY, PROVENANCE_FILE, Provenance, as_json, digest
 
 
-def save_adapter(folder: Path, model: PeftModel, source: str, provenance: Provenance) -> None:
+def save_adapter(
+    folder: Path, model: PeftModel, source: str, provenance: Provenance, *, may_be_zero: bool = False
+) -> None:
     """Write config, weights and provenance into `folder`. Raises NothingLearned before writing anything.
 
+    A checkpoint of the first steps `may_be_zero`, because the learning rate starts at nothing.
     Equal adapters give equal bytes. PEFT's own writer leaves the order of target modules to chance.
     """
     weights = {name: tensor.cpu().contiguous() for name, tensor in get_peft_model_state_dict(model).items()}
-    refuse_untrained(weights)
+    if not may_be_zero:
+        refuse_untrained(weights)
     data = save(weights)
     record = replace(provenance, weights_sha256=tensors_sha256(io.BytesIO(data)))
     _write(folder, data, record.to_json(), record.origin, record.parent)

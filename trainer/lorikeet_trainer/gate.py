@@ -97,6 +97,9 @@ def gate(
     except (AdapterRefused, EvaluationRefused) as refused:
         return Gate(False, (*reasons, Reason("not_servable", f"the server refuses it: {refused}")))
     reasons += _parity(measured, TOLERANCES[loaded.compute_dtype])
+    # Both answers of a pair end the same way, so a preference teaches nothing about ending.
+    if not any(each.held.is_rejected for each in traces):
+        reasons += _ending(measured)
     if quality and measured.loss > measured.parent_loss + NOT_WORSE:
         whose = "the base's" if parent is None else "its parent's"
         message = f"its loss of {measured.loss:.4f} on held-out rows is worse than {whose} {measured.parent_loss:.4f}"
@@ -202,6 +205,9 @@ def _parity(measured: Figures, tolerance: Tolerance) -> Iterator[Reason]:
             "tokens generated beside other adapters have other log-probabilities than alone, "
             f"by {measured.decode_difference:.4f} on average (at most {tolerance.mean:g})",
         )
+
+
+def _ending(measured: Figures) -> Iterator[Reason]:
     needed = LEAST_SHARE * max(measured.answer_gain, 0.0)
     if measured.end_probability < LEARNED_END and measured.end_gain < needed:
         yield Reason(

@@ -15,7 +15,9 @@ class LossPoint:
     """One optimiser step. `train_loss` is the mean over the learned tokens of its batch, in nats.
 
     `train_accuracy` is the share of them that were the model's first choice; `tokens` counts all
-    tokens read since the start. The names are those of OpenAI's result files.
+    tokens read since the start. The names are those of OpenAI's result files. In DPO both are of
+    pairs: its loss, and the share in which the better answer gained on the worse. The validation
+    figures are None in most steps.
     """
 
     step: int
@@ -23,6 +25,8 @@ class LossPoint:
     train_accuracy: float
     learning_rate: float
     tokens: int
+    valid_loss: float | None = None
+    valid_accuracy: float | None = None
 
 
 def write_history(path: Path, points: Iterable[LossPoint]) -> None:
@@ -32,7 +36,25 @@ def write_history(path: Path, points: Iterable[LossPoint]) -> None:
         writer.writerows(astuple(point) for point in points)
 
 
+def read_history(path: Path) -> list[LossPoint]:
+    """What `write_history` wrote; numbers come back as they were, to the last bit."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return [_point(row) for row in csv.DictReader(file)]
+
+
 def final_loss(points: list[LossPoint]) -> float:
     """Mean over the last tenth of the steps: one batch alone says little."""
     tail = points[-max(1, len(points) // 10) :]
     return sum(point.train_loss for point in tail) / len(tail)
+
+
+def _point(row: dict[str, str]) -> LossPoint:
+    return LossPoint(
+        step=int(row["step"]),
+        train_loss=float(row["train_loss"]),
+        train_accuracy=float(row["train_accuracy"]),
+        learning_rate=float(row["learning_rate"]),
+        tokens=int(row["tokens"]),
+        valid_loss=float(row["valid_loss"]) if row["valid_loss"] else None,
+        valid_accuracy=float(row["valid_accuracy"]) if row["valid_accuracy"] else None,
+    )

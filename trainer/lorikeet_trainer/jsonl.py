@@ -7,8 +7,10 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NoReturn
 
+from lorikeet_trainer.errors import DatasetRefused
 from lorikeet_trainer.finding import MOST_SHOWN, RowFinding
 
 WHOLE = "write one whole JSON object per line"
@@ -23,6 +25,15 @@ class Record:
     value: dict[str, object]
 
 
+def read_file(path: Path) -> bytes:
+    """Raises DatasetRefused; what is said of the file names no folder."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        finding = RowFinding(0, "", "cannot_read", error.strerror or str(error), "name a readable file")
+        raise DatasetRefused(path.name, [finding]) from error
+
+
 def parse_jsonl(data: bytes) -> Iterator[Record | RowFinding]:
     """One value for each line that is not blank: the row, or why it cannot be read."""
     for line, raw in enumerate(data.removeprefix(codecs.BOM_UTF8).split(b"\n"), start=1):
@@ -30,26 +41,47 @@ def parse_jsonl(data: bytes) -> Iterator[Record | RowFinding]:
             yield parse_line(line, raw)
 
 
+def parse_array(data: bytes) -> list[Record | RowFinding]:
+    """The same for a file that is one JSON array; a row's `line` is its number in it."""
+    rows = _value(0, data.removeprefix(codecs.BOM_UTF8))
+    if isinstance(rows, RowFinding):
+        return [rows]
+    return [
+        _row(number, row) for number, row in enumerate(rows if isinstance(rows, list) else [rows], start=1)
+    ]
+
+
 def parse_line(line: int, raw: bytes) -> Record | RowFinding:
+    value = _value(line, raw)
+    return value if isinstance(value, RowFinding) else _row(line, value)
+
+
+def _row(line: int, value: object) -> Record | RowFinding:
+    if isinstance(value, dict):
+        return Record(line, value)
+    message = f"the row is {_kind(value)}, not an object"
+    return RowFinding(line, "", "not_an_object", message, ARRAY if isinstance(value, list) else WHOLE)
+
+
+def _value(line: int, raw: bytes) -> object:
+    """What the bytes say, or a RowFinding."""
     try:
-        value = json.loads(
+        return json.loads(
             raw.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_unique_keys
         )
     except UnicodeDecodeError as error:
         message = f"byte {error.start + 1} is not UTF-8"
         return RowFinding(line, "", "not_utf8", message, "save the file as UTF-8")
     except json.JSONDecodeError as error:
-        message = f"not JSON at column {error.colno}: {error.msg}"
-        return RowFinding(line, "", "not_json", message, ARRAY if raw.startswith(b"[") else WHOLE)
+        where = f"column {error.colno}" if line else f"line {error.lineno}, column {error.colno}"
+        is_array = line == 1 and raw.startswith(b"[")
+        message = f"not JSON at {where}: {error.msg}"
+        return RowFinding(line, "", "not_json", message, ARRAY if is_array else WHOLE)
     except _BadValue as error:
         return RowFinding(line, "", error.code, str(error), error.fix)
     except (RecursionError, ValueError) as error:  # an integer of thousands of digits is a ValueError
         deep = "nested too deeply" if isinstance(error, RecursionError) else "a number has too many digits"
         return RowFinding(line, "", "not_json", deep, WHOLE)
-    if not isinstance(value, dict):
-        message = f"the row is {_kind(value)}, not an object"
-        return RowFinding(line, "", "not_an_object", message, ARRAY if isinstance(value, list) else WHOLE)
-    return Record(line, value)
 
 
 class _BadValue(ValueError):

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
 
+import torch
+
 from lorikeet_adapters.base_model import BaseModel, load_base
 from lorikeet_adapters.mix import BASE_MIX, Mix, Term
 from lorikeet_adapters.source import WEIGHTS_FILE, open_folder
@@ -71,9 +73,12 @@ class Said:
 class Judge:
     """Adapters stay resident, so every mix of them can be asked."""
 
-    def __init__(self, engine: Engine, text: Tokenizer, adapters: Mapping[str, AdapterWeights]) -> None:
+    def __init__(
+        self, engine: Engine, base: BaseModel, text: Tokenizer, adapters: Mapping[str, AdapterWeights]
+    ) -> None:
         self.text = text
         self._engine = engine
+        self._base = base
         self._ids = map(str, count())  # the engine may still be giving back the slots of earlier requests
         self.contestants: dict[str, Mix] = {BASE: BASE_MIX} | {name: alone(name) for name in adapters}
         # A mix that was served is resident; its probabilities can be read without being asked for.
@@ -95,6 +100,16 @@ class Judge:
     def logprobs(self, prompt: Sequence[int], answer: Sequence[int], mix: Mix) -> tuple[float, ...]:
         """The log-probability in nats of each token of `answer` after `prompt`, in a forward of its own."""
         return tuple(self._engine.logprobs(prompt, answer, mix))
+
+    @torch.no_grad()
+    def distribution(self, tokens: Sequence[int], mix: Mix) -> torch.Tensor:
+        """logprobs[len(tokens), V] on the CPU, after each of the tokens, in a forward of its own."""
+        ids = torch.tensor([tokens], device=self._base.device)
+        with self._engine.runner.rank_rows.step([mix]):
+            logits = self._base.model(
+                input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False
+            ).logits[0]
+        return torch.log_softmax(logits.float(), -1).cpu()
 
     def together(
         self, scored: Sequence[Question], asked: Sequence[Question], max_tokens: int
@@ -132,7 +147,7 @@ def judging(base: BaseModel, text: Tokenizer, adapters: Mapping[str, AdapterWeig
     config = EngineConfig(rank_rows=max(EngineConfig().rank_rows, ranks))
     engine = Engine(base, config, Vocabulary(text.decode, text.eos), adapters.__getitem__)
     try:
-        yield Judge(engine, text, adapters)
+        yield Judge(engine, base, text, adapters)
     finally:
         engine.close()
 

@@ -11,9 +11,10 @@ import typer
 from lorikeet_adapters.errors import RefusedError
 from lorikeet_adapters.names import check_name
 from lorikeet_adapters.quantization import Quantization
-from lorikeet_trainer.cli import Threads, Where, set_threads, show_findings
+from lorikeet_trainer.cli import Threads, Where, set_threads
 from lorikeet_trainer.device import Device
 from lorikeet_trainer.errors import DatasetRefused, EvaluationRefused
+from lorikeet_trainer.saying import show_findings
 
 Words = Annotated[
     list[str] | None,
@@ -79,9 +80,7 @@ def evaluate(
         from lorikeet_trainer.verdict import judge_demo, judge_file
 
         with find_contestants(named, data_dir) as found:
-            held_as = quantization or Quantization(found.base.quantization or "nf4" if found.base else "nf4")
-            source = model or (found.base.source if found.base else "demo")
-            base = HeldBase(source, held_as, device)
+            base = HeldBase(*found.base_of(model, quantization), device)
             try:
                 verdict = (
                     judge_demo(base)

@@ -16,12 +16,12 @@ import torch
 from peft import PeftModel
 
 from lorikeet_trainer.errors import EvaluationRefused
-from lorikeet_trainer.example import ROLES
 from lorikeet_trainer.jsonl import Record, parse_jsonl
 from lorikeet_trainer.row import Pair, Row
 
 PARITY_FILE = "parity.json"
 MOST_ROWS = 32  # enough for a mean, few enough for a CPU
+PLAIN_ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def hold_out(data: bytes, rows: Sequence[Row | Pair], most: int = MOST_ROWS) -> 
     """The sequences of up to `most` of these rows, evenly spread; `data` is the file they were read from."""
     chosen = [rows[index * len(rows) // most] for index in range(most)] if len(rows) > most else rows
     lines = {each.line: each.value for each in parse_jsonl(data) if isinstance(each, Record)}
-    return tuple(held for row in chosen for held in _held(row, sent(lines.get(row.line, {}))))
+    return tuple(held for row in chosen for held in _held(row, lines.get(row.line, {})))
 
 
 @torch.no_grad()
@@ -92,8 +92,11 @@ def read_parity(folder: Path) -> tuple[Trace, ...]:
         ) from error
 
 
-def sent(row: Mapping[str, object]) -> Sent | None:
-    """By the row's own words, not by what training made of them; None for what only training can render."""
+def sent(row: Mapping[str, object], turns: int = 1) -> Sent | None:
+    """By the row's own words, not by what training made of them; None for what only training can render.
+
+    `turns` is how many of a conversation's answers training kept: it waits for the last of those.
+    """
     given = row.get("input", row)
     told = given if isinstance(given, dict) else {}
     words = told.get("messages", told.get("prompt", told.get("text") if "label" in told else None))
@@ -102,23 +105,39 @@ def sent(row: Mapping[str, object]) -> Sent | None:
     if not isinstance(words, list) or "tools" in told:
         return None
     if told is row and "messages" in row:
-        words = words[:-1]  # the last is the answer to be learned
-    turns = [(each.get("role"), each.get("content")) for each in words if isinstance(each, dict)]
-    plain = tuple(
-        (ROLES[role], content) for role, content in turns if role in ROLES and isinstance(content, str)
-    )
+        words = words[: _answer_place(words, turns)]
+    plain = tuple(_plain(words))
     return Sent(plain) if plain and len(plain) == len(words) else None
 
 
-def _held(row: Row | Pair, sent: Sent | None) -> Iterator[Held]:
+def _answer_place(messages: Sequence[object], turns: int) -> int:
+    """Where the last learned answer stands; 0 where there are not so many."""
+    learned = [
+        place
+        for place, each in enumerate(messages)
+        if isinstance(each, dict) and each.get("role") == "assistant" and each.get("weight") != 0
+    ]
+    return learned[turns - 1] if len(learned) >= turns else 0
+
+
+def _plain(messages: Sequence[object]) -> Iterator[tuple[str, str]]:
+    """Turns of nothing but text."""
+    for each in messages:
+        if isinstance(each, dict) and "tool_calls" not in each and each.get("role") in PLAIN_ROLES:
+            content = each.get("content")
+            if isinstance(content, str):
+                yield PLAIN_ROLES[each["role"]], content
+
+
+def _held(row: Row | Pair, value: Mapping[str, object]) -> Iterator[Held]:
     if isinstance(row, Pair):
-        yield Held(row.line, row.prompt, row.chosen, sent)
-        yield Held(row.line, row.prompt, row.rejected, sent, is_rejected=True)
-    elif row.prompt:
-        yield Held(row.line, row.prompt, row.reference, sent)
+        told = sent(value)
+        yield Held(row.line, row.prompt, row.chosen, told)
+        yield Held(row.line, row.prompt, row.rejected, told, is_rejected=True)
+    elif "text" in value and "label" not in value:
+        yield Held(row.line, row.prompt, row.reference)  # whole texts: nobody sends a first token
     else:
-        # Plain text that is learned from its first token on: something must stand before what is scored.
-        yield Held(row.line, row.input_ids[:1], row.input_ids[1:])
+        yield Held(row.line, row.prompt, row.reference, sent(value, len(row.turns)))
 
 
 def _trace(model: PeftModel, held: Held) -> Trace:

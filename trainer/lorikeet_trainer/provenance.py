@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -84,6 +84,10 @@ class Provenance:
     metrics: Mapping[str, object] | None = None
     gate: Mapping[str, object] | None = None
 
+    def after(self, loss: float) -> Provenance:
+        """The same with the loss that training has come to."""
+        return replace(self, final_loss=loss)
+
     @property
     def origin(self) -> Origin:
         """What a server that is given the adapter must know."""
@@ -127,7 +131,7 @@ def tokenizer_facts(renderer: Renderer) -> TokenizerFacts:
     template = renderer.tokenizer.chat_template
     if template is None:
         return TokenizerFacts(vocabulary, None, None)
-    return TokenizerFacts(vocabulary, _sha256(template), probe(partial(_render, renderer)))
+    return TokenizerFacts(vocabulary, _sha256(template), probe(partial(_render, renderer)) or None)
 
 
 def data_facts(dataset: Dataset) -> DataFacts:
@@ -146,7 +150,7 @@ def library_versions() -> dict[str, str]:
 
 
 def _render(renderer: Renderer, turns: Turns) -> tuple[int, ...]:
-    return renderer.prompt([Message(**turn) for turn in turns])
+    return renderer.prompt([Message(turn["role"], turn["content"]) for turn in turns])
 
 
 def _sha256(value: object) -> str:

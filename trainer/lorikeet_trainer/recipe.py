@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import ClassVar
 
 from lorikeet_adapters.quantization import Quantization
 from lorikeet_adapters.spec import MAX_RANK
@@ -63,6 +64,8 @@ class Recipe:
     `early_stopping` counts checkpoints without a better validation loss; then the best one is kept.
     `validation_fraction` of the rows is held out where no validation file is given. `beta` is DPO's.
     """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}  # who reads one from a file refuses what it knows not
 
     method: Method = Method.SFT
     rank: int = 16

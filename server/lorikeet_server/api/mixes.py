@@ -14,10 +14,18 @@ from lorikeet_server.api.services import Services
 from lorikeet_server.errors import RequestRefused
 
 
-def lease_mix(http: Request, model: str, body: MixFields, count: int = 1, *, user: str | None = None) -> Mix:
+def lease_mix(
+    http: Request,
+    model: str,
+    body: MixFields,
+    count: int = 1,
+    *,
+    user: str | None = None,
+    chat: bool = False,
+) -> Mix:
     """Resolve `model` and the body's own mix into generations and lease them `count` times.
 
-    An alias with several targets sends the same `user` always to the same one.
+    In a `chat`, where the base's template makes the prompt, adapters of another template are refused. An alias with several targets sends the same `user` always to the same one.
     A body that carries a mix names the base (or nothing) as its model: two mixes at once would leave
     open which one is meant. Raises what `Registry.lease` raises, and RequestRefused.
     """
@@ -35,9 +43,9 @@ def lease_mix(http: Request, model: str, body: MixFields, count: int = 1, *, use
         Mix.of(terms)  # once by the names written, so that a refusal speaks of those
         recipe = _lorax_recipe(body.merged_adapters)
         if recipe is not None:
-            mix = services.merges.lease(view, recipe, terms, count, user)
+            mix = services.merges.lease(view, recipe, terms, count, user, chat=chat)
         else:
-            mix = view.lease(terms, count, user)
+            mix = view.lease(terms, count, user, chat=chat)
     except MixRefused as error:
         raise RequestRefused(str(error), param=field, code="invalid_mix") from None
     named = [term.adapter for term in terms]

@@ -52,7 +52,7 @@ async def _answer(http: HttpRequest, job: Job) -> Response:
     _check_bias(services, body.logit_bias)
     samplings = job.samplings()
     grammar = await compiled(services, body.asked(), body.contradiction)
-    mix = lease_mix(http, body.model, body, len(samplings), user=body.user)
+    mix = lease_mix(http, body.model, body, len(samplings), user=body.user, chat=job.names is CHAT)
     requests = [
         body.urged(make_request(prompt.ids, sampling, mix, grammar)) for prompt, sampling in samplings
     ]

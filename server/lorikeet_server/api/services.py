@@ -82,7 +82,14 @@ class Merging(Protocol):
     """Merges made for a request by recipe (`Merges`)."""
 
     def lease(
-        self, view: View, recipe: Recipe, terms: Sequence[Term], count: int = 1, user: str | None = None
+        self,
+        view: View,
+        recipe: Recipe,
+        terms: Sequence[Term],
+        count: int = 1,
+        user: str | None = None,
+        *,
+        chat: bool = False,
     ) -> Mix: ...
 
 
