@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from lorikeet_trainer.jobs.lifecycle import OUTER
 from tests.server.keyed import Keyed, keyed
 from tests.server.world import BASE, World, make_server
-from tests.trainer.jobs.house import PATIENCE, command, rows
+from tests.trainer.office.house import PATIENCE, command, rows
 
 JOBS, FILES = "/v1/fine_tuning/jobs", "/v1/files"
 FINAL = {"succeeded", "failed", "cancelled"}

@@ -24,7 +24,7 @@ from lorikeet_trainer.jobs.errors import (
 )
 from lorikeet_trainer.jobs.job import Job, Order
 from lorikeet_trainer.jobs.lifecycle import JobState
-from tests.trainer.jobs.house import BASE, PATIENCE, House, rows
+from tests.trainer.office.house import BASE, PATIENCE, House, rows
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from lorikeet_trainer.jobs.job import MAX_ATTEMPTS, Job
 from lorikeet_trainer.jobs.ledger import Note
 from lorikeet_trainer.jobs.lifecycle import OUTER, OVER, TRANSITIONS, WITH_WORKER, JobEvent, JobState
 from lorikeet_trainer.messages import Began, Done, Failed, Message, Phase, Saved, Stepped, Stopped
-from tests.trainer.jobs.house import House, template_in
+from tests.trainer.office.house import House, template_in
 
 FINAL = {"succeeded", "failed", "cancelled"}
 WORDS: dict[JobEvent, list[Message]] = {
