@@ -18,6 +18,7 @@ from lorikeet_server.api.app import ROUTES
 from lorikeet_server.config import ServerConfig
 from lorikeet_server.engine.stats import EngineStats
 from lorikeet_server.errors import FAILURES, TABLE
+from lorikeet_server.job_commands import jobs
 from lorikeet_server.metrics import Metrics
 from lorikeet_server.options import options_of
 
@@ -54,6 +55,7 @@ def test_every_flag_is_documented(flag: str) -> None:
         "adapters convert",
         "adapters list",
         "adapters rm",
+        *(f"jobs {each}" for each in ("list", "show", "events", "cancel", "pause", "resume")),
         *(f"adapters {each}" for each in ("show", "history", "rollback", "pin", "alias")),
         *(f"data {each}" for each in ("validate", "preview", "convert", "split")),
     ],
@@ -77,6 +79,7 @@ def test_exactly_the_proven_families_are_listed() -> None:
 def whole_app() -> typer.Typer:
     app = typer.Typer()
     app.callback()(lambda: None)
+    app.add_typer(jobs, name="jobs")
     for entry in entry_points(group="lorikeet.commands"):
         entry.load()(app)
     return app

@@ -9,7 +9,7 @@ import signal
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ ROWS = [{"prompt": f"where is order {index}?", "completion": f" on shelf {index 
 STEPS = 12
 PATIENCE = 240.0
 SETTINGS = {"max_steps": STEPS, "checkpoint_steps": 3, "rank": 4, "learning_rate": 2e-3}
-FINAL = {"succeeded", "failed", "cancelled"}
 
 
 class Trainer:
@@ -91,10 +90,8 @@ class Trainer:
     def kill_worker(self, job: str) -> None:
         pid = self.worker_of(job)
         if pid is not None:
-            try:
+            with suppress(ProcessLookupError):  # it was about to be restarted
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass  # it was about to be restarted
 
     def some_way(self, job: str, events: int) -> bool:
         """Until the job has told so many events more than it had; False when it is over."""
@@ -138,7 +135,7 @@ def compare(trainer: Trainer, kills: int) -> None:
     first, second = (trainer.tensors(each.x_lorikeet["generation"]) for each in (whole, broken))
     assert first == second
     answers = [
-        trainer.client.completions.create(model=each.fine_tuned_model, prompt="where is", max_tokens=8)
+        trainer.client.completions.create(model=each.fine_tuned_model, prompt="where is", max_tokens=8, temperature=0)
         for each in (whole, broken)
     ]
     assert answers[0].choices[0].text == answers[1].choices[0].text
