@@ -46,6 +46,7 @@ def compare(tmp_path: Path, base: Path, made: Recipe, kills: int) -> list[int]:
     return [each.step for each in again if isinstance(each, Stepped)]
 
 
+@pytest.mark.timeout(400)  # processes that import torch on a machine that may be busy
 def test_a_kill_and_a_stop_leave_no_trace_on_nf4(tmp_path: Path, base_folder: Path) -> None:
     rows = write_rows(tmp_path / "rows.jsonl", [*ROWS, *ROWS, *ROWS[:4]])
     folder = make_job(tmp_path / "broken", base_folder, rows, recipe("nf4"))

@@ -101,11 +101,12 @@ def stopped_at(folder: Path, step: int) -> None:
 
 def test_it_does_not_go_on_with_something_else(tmp_path: Path, base_folder: Path) -> None:
     rows = write_rows(tmp_path / "rows.jsonl", MORE_ROWS)
-    folder = make_job(tmp_path / "job", base_folder, rows, RECIPE)
+    recipe = replace(RECIPE, alpha=4.0)
+    folder = make_job(tmp_path / "job", base_folder, rows, recipe)
     stopped_at(folder, 2)
     request = Request.read(folder)
 
-    replace(request, recipe=replace(RECIPE, rank=8)).write(folder)
+    replace(request, recipe=replace(recipe, rank=8)).write(folder)
     with pytest.raises(ResumeRefused) as caught:
         run_here(folder)
     assert caught.value.field == "recipe.rank"

@@ -21,7 +21,7 @@ class Shelf:
 
     def refuse_taken(self) -> None:
         """Before any work is spent on it. Raises RefusedError when another adapter has the name."""
-        if self.replace:
+        if self.replace or not (self.url or self.data_dir.exists()):
             return
         with open_desk(self.url, self.data_dir, may_make=True) as desk:
             if any(record["id"] == self.name for record in desk.records()):

@@ -143,7 +143,6 @@ def _train(asked: Asked, flags: dict[str, Any]) -> None:
         _refuse_new_words(asked, flags)
     elif asked.data is None:
         raise typer.BadParameter("name a file of rows, or say --resume", param_hint="DATA")
-    _refuse_taken(asked)
     _prepare(asked, flags)
     _finish(asked, _attend(asked))
 
@@ -170,34 +169,50 @@ def _refuse_taken(asked: Asked) -> None:
 
 
 def _prepare(asked: Asked, flags: dict[str, Any]) -> None:
-    """The run's folder with its request. A finished run gives way to a new one, an unfinished one does not."""
+    """The run's folder with its request; what can be refused cheaply is refused before there is one."""
     if asked.resume or asked.data is None:
+        _refuse_taken(asked)
         return
     from lorikeet_trainer.recipe_file import make_recipe
-    from lorikeet_trainer.request import REQUEST_FILE, Request
+    from lorikeet_trainer.request import Request
 
     recipe = make_recipe(asked.recipe, flags)
-    folder = asked.folder
-    if (folder / "checkpoints").is_dir() and not (folder / "adapter").is_dir() and not asked.force:
-        raise OutputRefused(
-            f"`{folder}` holds an unfinished run; go on with it: {asked.again}\nor drop it with --force"
-        )
-    if folder.exists() and any(folder.iterdir()):
-        if not (folder / REQUEST_FILE).is_file():
-            raise OutputRefused(f"`{folder}` exists and is no run's folder; choose another one with --work")
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    Request(
+    request = Request(
         name=asked.name,
-        training_file=asked.data.resolve(),
+        training_file=_there(asked.data),
         model=asked.model if not Path(asked.model).is_dir() else str(Path(asked.model).resolve()),
-        validation_file=asked.validation.resolve() if asked.validation else None,
-        parent=asked.parent.resolve() if asked.parent else None,
+        validation_file=_there(asked.validation) if asked.validation else None,
+        parent=_there(asked.parent) if asked.parent else None,
         device=asked.device,
         threads=asked.threads,
         quality_gate=asked.quality_gate,
         recipe=recipe,
-    ).write(folder)
+    )
+    _refuse_taken(asked)
+    _make_room(asked)
+    request.write(asked.folder)
+
+
+def _there(path: Path) -> Path:
+    if not path.exists():
+        raise RefusedError(f"`{path}` does not exist")
+    return path.resolve()
+
+
+def _make_room(asked: Asked) -> None:
+    """A finished run gives way to a new one, an unfinished one does not."""
+    from lorikeet_trainer.request import REQUEST_FILE
+
+    folder = asked.folder
+    if any(folder.glob("checkpoints/step-*")) and not (folder / "adapter").is_dir() and not asked.force:
+        raise OutputRefused(
+            f"`{folder}` holds an unfinished run; drop it with --force, or go on with it: {asked.again}"
+        )
+    if folder.exists():
+        if any(folder.iterdir()) and not (folder / REQUEST_FILE).is_file():
+            raise OutputRefused(f"`{folder}` exists and is no run's folder; choose another one with --work")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
 
 
 def _attend(asked: Asked) -> Message | None:
