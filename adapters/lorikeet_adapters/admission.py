@@ -61,7 +61,7 @@ class Admission:
                 findings += refusal.findings
         if findings:
             raise AdapterRefused(findings)
-        return facts
+        return replace(facts, warnings=(*facts.warnings, *files.warnings))
 
     def read(self, base_name: str) -> Directory:
         """What names mean by what lies on disk, every generation judged against this base."""

@@ -27,8 +27,9 @@ class Checker:
         self, outline: Outline, base_name: str, base_source: str, row_budget: int | None = None
     ) -> None:
         self._outline = outline
-        self._names = {base_name, Path(base_source).name}
         self._source = resolve_source(base_source)
+        # The demo's is `base` to who trained on the folder inside the package.
+        self._names = {base_name, Path(base_source).name, Path(self._source).name}
         self._row_budget = row_budget
 
     def __call__(self, spec: AdapterSpec, weights: Path) -> AdapterFacts:

@@ -150,7 +150,7 @@ class Directory:
         if findings := self.generations[generation].findings:
             raise AdapterIncompatible(
                 f"`{name}` does not fit the base `{self.base_name}`: {findings[0]['message']}; "
-                f"GET /v1/adapters/{meant} has every reason"
+                f"the record of `{meant}` has every reason"
             )
         return generation
 
@@ -222,7 +222,7 @@ class Directory:
             return HistoryEvent.REGISTERED
         self.changeable(name, expected, by)
         if not may_replace and expected is None:
-            raise AdapterConflict(f"`{name}` is taken by other bytes; send replace, or choose another name")
+            raise AdapterConflict(f"`{name}` is taken by other bytes; say replace, or choose another name")
         return HistoryEvent.REPLACED
 
     def check_targets(self, targets: tuple[Target, ...], by: str | None = None) -> None:

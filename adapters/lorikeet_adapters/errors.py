@@ -31,10 +31,8 @@ never a path of the server.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from lorikeet_adapters.finding import Finding
+from lorikeet_adapters.finding import Finding, grouped
 
 MAX_SHOWN = 50  # reasons in one message: a hostile file can have a hundred thousand
 
@@ -52,9 +50,13 @@ class AdapterRefused(RefusedError):
 
     def __init__(self, findings: Sequence[Finding]) -> None:
         self.findings = tuple(findings)
-        sentences = [finding.sentence for finding in self.findings[:MAX_SHOWN]]
-        if len(self.findings) > MAX_SHOWN:
-            sentences.append(f"and {len(self.findings) - MAX_SHOWN} more")
+        groups = grouped(self.findings)
+        sentences = [
+            f"{finding.sentence}, and {more} more like it" if more else finding.sentence
+            for finding, more in groups[:MAX_SHOWN]
+        ]
+        if len(groups) > MAX_SHOWN:
+            sentences.append(f"and {len(groups) - MAX_SHOWN} more")
         super().__init__("; ".join(sentences))
 
 
@@ -92,9 +94,9 @@ class BlobTooLarge(RefusedError):
 class AdapterNotFound(LorikeetError):
     """Nothing is registered under this name."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, message: str = "") -> None:
         self.name = name
-        super().__init__(f"the model `{name}` does not exist; GET /v1/models lists what does")
+        super().__init__(message or f"the model `{name}` does not exist; the list of models says what does")
 
 
 class GenerationNotFound(LorikeetError):

@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from lorikeet_adapters.errors import AdapterNotFound, MixRefused
+from lorikeet_adapters.errors import MixRefused
 from lorikeet_adapters.mix import parse_mix
 from lorikeet_server.api.body import Body, read_body
 from lorikeet_server.api.caller import view_of
@@ -94,4 +94,4 @@ def _check_model(http: Request, model: str | None) -> None:
         raise RequestRefused(str(error), param="model", code="invalid_mix") from None
     for term in terms:
         if not registry.is_name(term.adapter):
-            raise AdapterNotFound(term.adapter)
+            raise registry.missing(term.adapter)
