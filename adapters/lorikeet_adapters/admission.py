@@ -100,4 +100,5 @@ class Admission:
 
 
 def _plain(facts: AdapterFacts) -> dict[str, Any]:
-    return {"ranks": dict(facts.ranks), "bytes": facts.bytes, "warnings": list(facts.warnings)}
+    told = {"ranks": dict(facts.ranks), "bytes": facts.bytes, "warnings": list(facts.warnings)}
+    return {**told, "dora": facts.dora}

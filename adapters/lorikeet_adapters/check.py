@@ -46,7 +46,8 @@ class Checker:
         if findings or checked is None:
             raise AdapterRefused(findings)
         ranks = {module: rows.rank for module, rows in checked.modules.items()}
-        return AdapterFacts(ranks, checked.bytes, (*self._warnings(spec), *_notes(copies)))
+        warnings = (*self._warnings(spec), *_notes(copies))
+        return AdapterFacts(ranks, checked.bytes, warnings, checked.is_dora)
 
     def _judge_copy(self, module: str, copy: torch.Tensor, findings: list[Finding]) -> bool:
         """True for an unchanged copy of the base's own weight. One that does not fit is named elsewhere."""

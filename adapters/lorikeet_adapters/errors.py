@@ -5,6 +5,7 @@
     │   ├── AdapterRefused      files that are no servable adapter; carries findings
     │   ├── BaseModelRefused    a folder that is no servable base model
     │   ├── ComposeRefused      adapters that cannot be combined in this way
+    │   ├── DoraRefused         adapters that are no part of a blend
     │   ├── MixRefused          a mix that cannot be read or is out of bounds
     │   ├── NameRefused         a name that breaks the naming rule
     │   ├── AliasRefused        targets that an alias cannot have
@@ -38,7 +39,9 @@ MAX_SHOWN = 50  # reasons in one message: a hostile file can have a hundred thou
 
 
 class LorikeetError(Exception):
-    """Root of every error raised on purpose."""
+    """Root of every error raised on purpose. `param` is the field of a request at fault, where that is known."""
+
+    param: str | None = None
 
 
 class RefusedError(LorikeetError):
@@ -66,6 +69,20 @@ class BaseModelRefused(RefusedError):
 
 class ComposeRefused(RefusedError):
     """Adapters cannot be combined in this way into a new one."""
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class DoraRefused(RefusedError):
+    """An adapter trained with DoRA in a blend, or with another weight than 1."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"`{name}` was trained with DoRA and is served alone and with weight 1, "
+            "because its effect is not linear; leave it out of the blend"
+        )
 
 
 class MixRefused(RefusedError):

@@ -96,6 +96,16 @@ class View:
         """Raises NameRefused or NameTaken for what no adapter of this tenant's can be called."""
         self._registry.directory.check_free(check_name(name), "adapter", self.tenant)
 
+    def check_claim(
+        self, name: str, provenance: Mapping[str, object], *, replace: bool, expected: str | None
+    ) -> None:
+        """Raises what `register` would for this name and bytes made in this way, before they are made."""
+        self.check_free(name)
+        known = self._registry.directory.names.get(name)
+        if known is not None and known.details["provenance"] == provenance:
+            return  # most likely the same bytes
+        self._registry.directory.claim(name, "", replace, expected, self.tenant)
+
     def register(
         self,
         name: str,

@@ -69,7 +69,9 @@ async def detokenize(http: Request) -> Response:
     body = await read_body(http, DetokenizeBody)
     _check_model(http, body.model)
     if max(body.tokens, default=0) >= services.model.vocabulary:
-        raise RequestRefused(f"tokens: the vocabulary has {services.model.vocabulary} tokens", param="tokens")
+        size = services.model.vocabulary
+        message = f"tokens: there is no token {max(body.tokens)}, the vocabulary has {size} tokens"
+        raise RequestRefused(message, param="tokens", code="unknown_token")
     text = await run_in_threadpool(services.text.decode, body.tokens, special=True)
     return JSONResponse({"prompt": text})
 
