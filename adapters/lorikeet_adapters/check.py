@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from lorikeet_adapters.base_model import resolve_source
+from lorikeet_adapters.base_source import resolve_source
 from lorikeet_adapters.checkpoint import read_tensor
 from lorikeet_adapters.errors import AdapterRefused
 from lorikeet_adapters.finding import Finding

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lorikeet_adapters.base_source import check_source
 from lorikeet_adapters.quantization import Quantization
 from lorikeet_bench.plan import Plan, PlanRefused, parse_batches, parse_folders
 
@@ -62,6 +63,7 @@ def latency(
         rank=rank,
     )
     _check_out(out)
+    check_source(model)
     _run(plan, threads, out)
 
 
@@ -80,6 +82,7 @@ def prefix(
 ) -> None:
     """Time to the first token with the prompt's beginning kept from before, and without."""
     _check_out(out)
+    check_source(model)
     with _progress() as progress:
         task = progress.add_task("loading", total=2 * repeat)
         import torch

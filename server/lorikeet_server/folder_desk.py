@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from lorikeet_adapters.access import Access
+from lorikeet_adapters.base_source import check_source
 from lorikeet_adapters.errors import AdapterRefused
 from lorikeet_adapters.finding import verdict
 from lorikeet_adapters.hub import open_place
@@ -32,6 +33,7 @@ class FolderDesk:
         self._store = store
         self._base = store.notes.base() or ServedBase("demo", "demo")
         if model:
+            check_source(model)
             self._base = ServedBase(model, Path(model).name)
         self._view = View(Registry(store, self._base.name, no_check, keep=self._base.keep), None)
 
