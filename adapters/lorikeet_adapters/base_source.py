@@ -61,7 +61,7 @@ def _refuse_unreachable(repo: str) -> None:
             "name a folder, or unset HF_HUB_OFFLINE"
         )
     try:
-        HfApi().model_info(repo, timeout=ASK_S)
+        HfApi().model_info(repo, revision="main", timeout=ASK_S)
     except errors.GatedRepoError as error:
         why = "on the hub it is gated: ask for access, and set HF_TOKEN"
         raise BaseModelRefused(f"{nowhere}; {why}") from error
