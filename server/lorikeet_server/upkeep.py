@@ -15,6 +15,7 @@ from lorikeet_server.flags import DATA_DIR, DataDir, Json, Url
 from lorikeet_server.reception import open_desk
 
 upkeep = typer.Typer()
+GIVING = ("registered", "replaced", "activated", "rolled_back")
 SHORT = 12  # characters of a generation in a table
 To = Annotated[
     list[str] | None,
@@ -165,9 +166,9 @@ def subject(each: dict[str, Any]) -> str:
 
 
 def _places(events: list[Wire], kept: list[str]) -> list[str]:
-    """What became of each event's generation, told once: beside the last event that named it."""
+    """What became of each event's generation, told once: beside the last event that gave it to the name."""
     left = dict(zip(kept, ["current"] + ["kept"] * len(kept), strict=False))
-    return [left.pop(each["generation"], "") for each in events]
+    return [left.pop(each["generation"], "") if each["event"] in GIVING else "" for each in events]
 
 
 def _moment(seconds: int | None) -> str:

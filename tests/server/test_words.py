@@ -77,10 +77,13 @@ def test_the_list_shows_pins_and_aliases(run: Run, where: tuple[object, ...]) ->
 def test_one_line_of_a_history_is_current(run: Run, where: tuple[object, ...], world: World) -> None:
     for name in ("formal", "friendly", "formal"):
         assert run("add", world.adapters[name], "--name", "turning", "--replace", *where)[0] == 0
+    assert run("pin", "turning", *where)[0] == 0
     events = run("history", "turning", *where)[1].splitlines()[3:-1]
-    newest, older, *_ = events
+    pinned, newest, older, *_ = events
+    assert "updated" in pinned
     assert "current" in newest
     assert "kept" in older
+    assert run("rm", "turning", *where)[0] == 0
     assert [line for line in events if "current" in line] == [newest]
 
 
