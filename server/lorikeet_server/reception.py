@@ -66,7 +66,7 @@ def open_trial_desk(model: str, url: str, data_dir: Path) -> Iterator[Desk]:
 
 @contextmanager
 def _in_our_words() -> Iterator[None]:
-    """Refusals are the same everywhere and name no route and no flag; here the command that helps is added."""
+    """Refusals are the same everywhere and name no route; here the command that helps is added."""
     try:
         yield
     except LorikeetError as error:
