@@ -10,7 +10,7 @@ from pathlib import Path
 from lorikeet_trainer.errors import DatasetRefused
 from lorikeet_trainer.example import Chat, Completion, DataFormat, detect_format, read_example, unknown_format
 from lorikeet_trainer.finding import RowFinding, Severity
-from lorikeet_trainer.jsonl import Record, parse_jsonl
+from lorikeet_trainer.jsonl import Record, parse_jsonl, unreadable
 from lorikeet_trainer.rendering import Renderer, Row
 
 
@@ -42,8 +42,7 @@ def load_dataset(path: Path, renderer: Renderer, max_length: int | None = None) 
     try:
         data = path.read_bytes()
     except OSError as error:
-        finding = RowFinding(0, "", "cannot_read", error.strerror or str(error), "name a readable file")
-        raise DatasetRefused(path.name, [finding]) from error
+        raise unreadable(path, error) from error
     return read_dataset(data, path.name, renderer, max_length)
 
 

@@ -6,8 +6,10 @@ import codecs
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NoReturn
 
+from lorikeet_trainer.errors import DatasetRefused
 from lorikeet_trainer.finding import RowFinding
 
 
@@ -24,6 +26,12 @@ def parse_jsonl(data: bytes) -> Iterator[Record | RowFinding]:
     for line, raw in enumerate(data.removeprefix(codecs.BOM_UTF8).split(b"\n"), start=1):
         if raw.strip():
             yield _parse_line(line, raw)
+
+
+def unreadable(path: Path, error: OSError) -> DatasetRefused:
+    """The refusal of a file that cannot be opened at all."""
+    finding = RowFinding(0, "", "cannot_read", error.strerror or str(error), "name a readable file")
+    return DatasetRefused(path.name, [finding])
 
 
 def _parse_line(line: int, raw: bytes) -> Record | RowFinding:

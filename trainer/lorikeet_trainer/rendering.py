@@ -21,9 +21,8 @@ from typing import Protocol, cast
 from jinja2 import TemplateError
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
-from lorikeet_adapters.base_model import resolve_source
+from lorikeet_adapters.base_source import resolve_source, tokenizer_refusal
 from lorikeet_adapters.context import context_length
-from lorikeet_adapters.errors import BaseModelRefused
 from lorikeet_trainer.example import Chat, Completion, Message
 from lorikeet_trainer.finding import RowFinding
 
@@ -104,8 +103,7 @@ class Renderer:
             config = AutoConfig.from_pretrained(where, local_files_only=local)
             tokenizer = AutoTokenizer.from_pretrained(where, local_files_only=local)
         except (OSError, ValueError, KeyError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise BaseModelRefused(f"`{source}` has no readable tokenizer: {reason}") from error
+            raise tokenizer_refusal(source, where, error) from error
         return cls(cast("Tokenizer", tokenizer), _end_tokens(where, tokenizer), context_length(config))
 
     def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
