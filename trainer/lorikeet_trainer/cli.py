@@ -9,12 +9,15 @@ from typing import Annotated
 
 import typer
 
+from lorikeet_adapters.base_source import check_source
 from lorikeet_adapters.errors import RefusedError
 from lorikeet_adapters.names import check_name
 from lorikeet_adapters.quantization import Quantization
 from lorikeet_trainer.device import Device
 from lorikeet_trainer.errors import DatasetRefused
 from lorikeet_trainer.finding import RowFinding
+from lorikeet_trainer.jsonl import unreadable
+from lorikeet_trainer.output import refuse_taken
 from lorikeet_trainer.recipe import Recipe
 
 SHOWN_PER_CODE = 20
@@ -84,6 +87,10 @@ def train(
         rslora=rslora,
         max_length=max_length,
     )
+    folder = out or Path(name)
+    check_source(model)
+    refuse_taken(folder, force=force)
+    refuse_unreadable(data)
     from rich.console import Console
 
     console = Console(stderr=True)
@@ -93,7 +100,6 @@ def train(
         from lorikeet_trainer.train import Job
         from lorikeet_trainer.train import train as run
 
-    folder = out or Path(name)
     try:
         trained = run(Job(data, folder, model, device, recipe, force), display_on(console))
     except DatasetRefused as refused:
@@ -115,6 +121,15 @@ def show_findings(findings: tuple[RowFinding, ...]) -> None:
     for code, count in counts.items():
         if count > SHOWN_PER_CODE:
             typer.echo(f"... and {count - SHOWN_PER_CODE} more of [{code}]", err=True)
+
+
+def refuse_unreadable(data: Path) -> None:
+    """Raises DatasetRefused: what is in a file is judged later, that there is none is known at once."""
+    try:
+        with data.open("rb"):
+            pass
+    except OSError as error:
+        raise unreadable(data, error) from error
 
 
 def set_threads(threads: int) -> None:

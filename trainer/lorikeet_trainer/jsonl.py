@@ -7,8 +7,10 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NoReturn
 
+from lorikeet_trainer.errors import DatasetRefused
 from lorikeet_trainer.finding import MOST_SHOWN, RowFinding
 
 WHOLE = "write one whole JSON object per line"
@@ -28,6 +30,12 @@ def parse_jsonl(data: bytes) -> Iterator[Record | RowFinding]:
     for line, raw in enumerate(data.removeprefix(codecs.BOM_UTF8).split(b"\n"), start=1):
         if raw.strip():
             yield parse_line(line, raw)
+
+
+def unreadable(path: Path, error: OSError) -> DatasetRefused:
+    """The refusal of a file that cannot be opened at all."""
+    finding = RowFinding(0, "", "cannot_read", error.strerror or str(error), "name a readable file")
+    return DatasetRefused(path.name, [finding])
 
 
 def parse_line(line: int, raw: bytes) -> Record | RowFinding:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lorikeet_trainer.dataset import Dataset
-from lorikeet_trainer.errors import DatasetRefused
-from lorikeet_trainer.finding import RowFinding
+from lorikeet_trainer.jsonl import unreadable
 from lorikeet_trainer.rendering import Renderer
 from lorikeet_trainer.rules import TRAINING, Rules
 from lorikeet_trainer.validator import Watch, ignore, validate
@@ -17,8 +16,7 @@ def read_file(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        finding = RowFinding(0, "", "cannot_read", error.strerror or str(error), "name a readable file")
-        raise DatasetRefused(path.name, [finding]) from error
+        raise unreadable(path, error) from error
 
 
 def load_dataset(path: Path, renderer: Renderer, rules: Rules = TRAINING, watch: Watch = ignore) -> Dataset:

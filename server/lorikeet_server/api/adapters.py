@@ -157,7 +157,7 @@ async def _try(http: Request, services: Services) -> dict[str, Any]:
             facts = await checked(http, partial(view_of(http).judge, files))
     except AdapterRefused as refused:
         return verdict(refused.findings)
-    return verdict([], facts.warnings)
+    return verdict((), facts.warnings)
 
 
 def _is_dry_run(http: Request) -> bool:
