@@ -33,6 +33,7 @@ def test_every_flag_is_documented(flag: str) -> None:
     [
         "train",
         "eval",
+        "merge",
         *(
             f"bench {each}"
             for each in (
