@@ -28,6 +28,7 @@ from lorikeet_server.api.backstage import Backstage
 from lorikeet_server.api.envelope import on_error, on_http_error
 from lorikeet_server.api.gate import Gate
 from lorikeet_server.api.guard import Guard
+from lorikeet_server.api.pace import Pace
 from lorikeet_server.api.run import ClientGone
 from lorikeet_server.api.services import Services
 from lorikeet_server.api.traffic import Traffic
@@ -81,6 +82,7 @@ def create_app(services: Services, lifespan: Lifespan | None = None) -> Starlett
         middleware=[
             Middleware(Traffic, metrics=services.metrics),
             Middleware(Guard, local_only=local_only, gate=gate, metrics=services.metrics),
+            Middleware(Pace),
         ],
         exception_handlers={
             LorikeetError: on_error,

@@ -17,11 +17,11 @@ from lorikeet_server.api.tokens import DetokenizeBody, TokenizeBody
 
 JSON, TEXT, STREAM = "application/json", "text/plain", "text/event-stream"
 OPENMETRICS = "application/openmetrics-text"
-BODY = frozenset({400, 413})
+BODY = frozenset({400, 408, 413})
 NAMED = frozenset({404})
 GENERATION = BODY | NAMED | {409, 422, 503, 504}
 CHANGE = BODY | NAMED | {409, 412, 422}
-INTAKE = CHANGE | {408, 503}
+INTAKE = CHANGE | {503}
 WAITING = frozenset({503})
 
 

@@ -20,7 +20,7 @@ import httpx
 import pytest
 from starlette.testclient import TestClient
 
-from lorikeet_server.api import uploads
+from lorikeet_server.api import pace, uploads
 from lorikeet_server.api.app import create_app
 from tests.adapters.uploads import member, tar_of
 from tests.server.process import ServerProcess
@@ -324,7 +324,7 @@ def test_a_client_that_leaves_in_the_middle_leaves_nothing(made: Server, data: P
 
 
 def test_a_client_that_falls_silent_is_408(made: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uploads, "SILENCE_S", 0.05)
+    monkeypatch.setattr(pace, "PATIENCE_S", 0.05)
     exchange = asyncio.run(upload_of(member("adapter_config.json", b"{}")).run(made.app))
     assert exchange.status == 408
     assert json.loads(exchange.body)["error"]["code"] == "body_too_slow"
