@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
+from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_plain
 from starlette.testclient import TestClient
 
+from lorikeet_server.api import scrape
 from tests.server.world import BASE, CONTEXT, HTTP, Script, Scripted, Server, client_of, with_requests
 
 LIVE = ["/health/live", "/startup"]
@@ -79,3 +83,23 @@ def test_what_is_not_built_is_404_in_openais_shape(client: TestClient, path: str
     answer = client.get(path)
     assert answer.status_code == 404
     assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/metrics/vllm"])
+def test_a_scrape_is_rendered_beside_the_loop(
+    shared: tuple[Server, TestClient], path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+
+    def render(registry: CollectorRegistry) -> bytes:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            seen.append(False)
+        else:
+            seen.append(True)
+        return b""
+
+    monkeypatch.setattr(scrape.exposition, "generate_latest", render)
+    assert shared[1].get(path).status_code == 200
+    assert seen == [False]
