@@ -22,6 +22,8 @@ from lorikeet_server.connection import Connection
 from lorikeet_server.drain import _Http, settings
 from lorikeet_server.errors import BodyTooSlow
 
+pytestmark = pytest.mark.safety("security 10")
+
 HEAD = b"POST /count HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
 LONG = 20.0  # no deadline here is as long; a test that waits for it has failed
 Scenario = Callable[["Site"], Awaitable[None]]

@@ -100,6 +100,7 @@ def test_if_match(own: TestClient) -> None:
     assert own.delete(f"{ROUTE}/formal", headers={"if-match": now}).status_code == 200
 
 
+@pytest.mark.safety("reliability 7")
 def test_an_idempotency_key_answers_once(own: TestClient) -> None:
     first = register(own, "new", "formal", idempotency_key="k1")
     own.delete(f"{ROUTE}/new")
@@ -257,6 +258,7 @@ async def _leave_one_thread() -> None:
     to_thread.current_default_thread_limiter().total_tokens = 1
 
 
+@pytest.mark.safety("reliability 3")
 def test_no_more_registrations_wait_than_are_allowed(
     server: Server, own: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
