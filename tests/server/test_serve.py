@@ -127,7 +127,7 @@ def test_bodies_over_the_limit_are_413_on_the_wire(client: httpx.Client) -> None
         b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\nx: " + b"a" * 1_000_000 + b"\r\n\r\n",
         b"NONSENSE\r\n\r\n",
         b"GET /v1/models?" + b"a" * 1_000_000 + b" HTTP/1.1\r\nhost: localhost\r\n\r\n",
-        b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\n" + b"x: y\r\n" * 20_000 + b"\r\n",
+        b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\n" + b"x: y\r\n" * 200_000 + b"\r\n",
         b"POST /v1/models HTTP/1.1\r\nhost: localhost\r\ncontent-length: -1\r\n\r\n",
         b"POST /v1/models HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n",
         b"GET /v1/models HTTP/1.1\r\nhost: x/skip?\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
