@@ -57,6 +57,7 @@ ROUTES = [
     Route("/v1/detokenize", tokens.detokenize, methods=["POST"]),
     Route("/tokenize", tokens.tokenize, methods=["POST"]),
     Route("/detokenize", tokens.detokenize, methods=["POST"]),
+    Route("/", native.plain, methods=["POST"]),
     Route("/generate", native.generate, methods=["POST"]),
     Route("/generate_stream", native.generate_stream, methods=["POST"]),
     Route("/info", health.info),

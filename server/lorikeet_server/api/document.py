@@ -118,8 +118,10 @@ def _content(body: type[Body], uploads: bool) -> Wire:
 
 def _answer(operation: Operation) -> Wire:
     plain = {"schema": {"type": "string"}}
-    whole = {"schema": {"type": "object", "required": list(operation.keys)}}
-    content = {each: whole if each == JSON else plain for each in operation.media}
+    whole: Wire = {"type": "object", "required": list(operation.keys)}
+    if operation.many:
+        whole = {"type": "array", "items": whole}
+    content = {each: {"schema": whole} if each == JSON else plain for each in operation.media}
     return {"description": operation.summary, "headers": _headers(), "content": content}
 
 

@@ -27,7 +27,7 @@ from lorikeet_server.errors import OPAQUE, HttpError, RequestError, http_error
 
 log = logging.getLogger(__name__)
 VLLM_PATHS = frozenset({"/v1/load_lora_adapter", "/v1/unload_lora_adapter"})
-NATIVE_PATHS = frozenset({"/generate", "/generate_stream"})
+NATIVE_PATHS = frozenset({"/", "/generate", "/generate_stream"})
 CLIENT_CLOSED = 499
 # TGI's: what cannot be served as written, overload, and a generation that failed.
 NATIVE_STATUS = {(400, "validation"): 422, (503, "overloaded"): 429, (500, "generation"): 424}

@@ -21,6 +21,7 @@ ADMIN_ONLY = frozenset({Scope.ADMIN})
 NEEDS: Mapping[str, frozenset[Scope]] = {
     "/v1/chat/completions": frozenset({Scope.GENERATE}),
     "/v1/completions": frozenset({Scope.GENERATE}),
+    "/": frozenset({Scope.GENERATE}),
     "/generate": frozenset({Scope.GENERATE}),
     "/generate_stream": frozenset({Scope.GENERATE}),
     "/v1/models": frozenset({Scope.GENERATE, Scope.ADMIN}),

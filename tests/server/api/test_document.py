@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 from lorikeet_server.api.app import ROUTES
 from lorikeet_server.api.body import Body
 from lorikeet_server.api.document import PARAMETERS, document
+from lorikeet_server.api.envelope import NATIVE_PATHS
 from lorikeet_server.api.operations import JSON, OPERATIONS
 from lorikeet_server.errors import TABLE
 from tests.server.world import BASE, post
@@ -57,7 +58,7 @@ def test_every_error_status_stands_somewhere_with_its_code() -> None:
     told = {
         (int(status), code)
         for _, path, operation in operations()
-        if not path.startswith("/generate")
+        if path not in NATIVE_PATHS
         for status, answer in operation["responses"].items()
         if int(status) >= 400
         for code in answer["description"].split(", ")
@@ -65,8 +66,9 @@ def test_every_error_status_stands_somewhere_with_its_code() -> None:
     assert {(row.status, row.code) for row in TABLE.values()} <= told
 
 
-def test_native_routes_have_their_own_statuses_and_shape() -> None:
-    answers = DOCUMENT["paths"]["/generate"]["post"]["responses"]
+@pytest.mark.parametrize("path", sorted(NATIVE_PATHS))
+def test_native_routes_have_their_own_statuses_and_shape(path: str) -> None:
+    answers = DOCUMENT["paths"][path]["post"]["responses"]
     assert {"422", "424", "429"} <= answers.keys()
     assert "400" not in answers
     schema = answers["424"]["content"][JSON]["schema"]
@@ -116,6 +118,7 @@ def references(part: Any) -> Iterator[str]:
         ("/v1/completions", {"prompt": ["a", "b"], "adapters": [{"name": "formal", "weight": 0.5}]}),
         ("/v1/completions", {"prompt": "a", "lora": [{"id": "formal", "scale": 1}]}),
         ("/generate", {"inputs": "a", "parameters": {"adapter_id": "formal", "api_token": "x"}}),
+        ("/", {"inputs": "a", "stream": False, "parameters": {"max_new_tokens": 1}}),
         ("/tokenize", {"prompt": "a"}),
         ("/detokenize", {"tokens": [1]}),
     ],
