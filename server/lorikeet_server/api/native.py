@@ -101,7 +101,8 @@ async def _submit(http: HttpRequest, body: GenerateBody) -> tuple[Sequence[Reque
     samplings = parameters.samplings(max_tokens)
     contradiction = "parameters.ignore_eos_token" if parameters.ignore_eos_token else ""
     grammar = await compiled(services, parameters.asked(), contradiction)
-    mix = lease_mix(http, parameters.adapter_id, parameters, len(samplings))
+    field = "parameters.adapter_id"
+    mix = lease_mix(http, parameters.adapter_id, parameters, len(samplings), model_field=field)
     requests = [make_request(prompt, sampling, mix, grammar) for sampling in samplings]
     return requests, submit(http, requests)
 
