@@ -103,7 +103,10 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         parameters=("If-Match", "Idempotency-Key"),
     ),
     ("GET", "/v1/adapters/history/{name}"): Operation(
-        "What happened to a name, the newest first.", keys=PAGE, parameters=PAGING, errors=NAMED | {400}
+        "What happened to a name, the newest first.",
+        keys=PAGE,
+        parameters=("limit", "after_event"),
+        errors=NAMED | {400},
     ),
     ("POST", "/v1/adapters/activate/{name}"): Operation(
         "Mean a former generation again.", ActivateBody, RECORD, errors=CHANGE, parameters=("If-Match",)
