@@ -12,7 +12,7 @@ from lorikeet_server.api.completion_body import CompletionBody
 from lorikeet_server.api.composition import ComposeBody
 from lorikeet_server.api.loras import LoadBody, UnloadBody
 from lorikeet_server.api.native_body import GenerateBody, PlainBody, StreamBody
-from lorikeet_server.api.sources import RegisterBody
+from lorikeet_server.api.sources import TrialBody
 from lorikeet_server.api.tokens import DetokenizeBody, TokenizeBody
 
 JSON, TEXT, STREAM = "application/json", "text/plain", "text/event-stream"
@@ -88,7 +88,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("POST", "/v1/adapters"): Operation(
         "Register an adapter; with dry_run, say whether it could be.",
-        RegisterBody,
+        TrialBody,
         statuses=(200, 201),
         errors=INTAKE,
         parameters=("dry_run", "If-Match", "Idempotency-Key"),

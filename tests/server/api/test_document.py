@@ -146,7 +146,7 @@ def test_what_the_server_takes_the_document_takes(
         ("ChatBody", {"model": BASE, "messages": MESSAGES, "stop": 5}),
         ("CompletionBody", {"model": None, "prompt": "a"}),
         ("LoadBody", {"lora_name": "a"}),
-        ("RegisterBody", {"name": "a", "source": {"type": "local"}}),
+        ("TrialBody", {"name": "a", "source": {"type": "local"}}),
         ("AliasBody", {"targets": [{"name": "a", "generation": "short"}]}),
     ],
 )
