@@ -15,6 +15,7 @@ from lorikeet_server.api.app import ROUTES
 from lorikeet_server.api.body import Body
 from lorikeet_server.api.document import PARAMETERS, document
 from lorikeet_server.api.envelope import NATIVE_PATHS
+from lorikeet_server.api.gate import NEEDS, OPEN, open_routes
 from lorikeet_server.api.operations import JSON, OPERATIONS
 from lorikeet_server.errors import TABLE
 from tests.server.world import BASE, post
@@ -73,6 +74,22 @@ def test_native_routes_have_their_own_statuses_and_shape(path: str) -> None:
     assert "400" not in answers
     schema = answers["424"]["content"][JSON]["schema"]
     assert schema == {"$ref": "#/components/schemas/NativeError"}
+
+
+def test_without_keys_no_operation_needs_one() -> None:
+    assert "securitySchemes" not in DOCUMENT["components"]
+    assert not [path for _, path, operation in operations() if "security" in operation]
+
+
+@pytest.mark.parametrize("open_metrics", [False, True])
+def test_with_keys_each_operation_names_the_scopes_that_open_it(open_metrics: bool) -> None:
+    made = document(open_routes(open_metrics))
+    (scheme,) = made["components"]["securitySchemes"]
+    for path, methods in made["paths"].items():
+        for operation in methods.values():
+            told = {scope for each in operation.get("security", ()) for scope in each[scheme]}
+            is_open = path in OPEN or (open_metrics and path.startswith("/metrics"))
+            assert told == (set() if is_open else NEEDS[path.replace("{name}", "{name:path}")])
 
 
 def test_it_is_sound() -> None:
