@@ -54,7 +54,7 @@ PARAMETERS: dict[str, Wire] = {
 }
 
 
-KEY = {"type": "http", "scheme": "bearer", "description": "An API key."}
+BEARER = {"type": "http", "scheme": "bearer", "description": "An API key."}
 
 
 async def openapi(http: Request) -> Response:
@@ -95,7 +95,7 @@ def document(without_key: Collection[str] | None = None) -> Wire:
         "components": {
             "schemas": made["$defs"] | _error_schemas(),
             "parameters": {key: {"name": key, **each} for key, each in PARAMETERS.items()},
-            **({} if without_key is None else {"securitySchemes": {"key": KEY}}),
+            **({} if without_key is None else {"securitySchemes": {"key": BEARER}}),
         },
     }
 
