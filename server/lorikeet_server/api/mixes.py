@@ -21,12 +21,14 @@ def lease_mix(
     body: MixFields,
     count: int = 1,
     *,
+    model_field: str = "model",
     user: str | None = None,
     chat: bool = False,
 ) -> Mix:
-    """Resolve `model` and the body's own mix into generations and lease them `count` times.
+    """Resolve `model`, sent as `model_field`, and the body's own mix into generations and lease them `count` times.
 
-    In a `chat`, where the base's template makes the prompt, adapters of another template are refused. An alias with several targets sends the same `user` always to the same one.
+    In a `chat`, where the base's template makes the prompt, adapters of another template are refused.
+    An alias with several targets sends the same `user` always to the same one.
     A body that carries a mix names the base (or nothing) as its model: two mixes at once would leave
     open which one is meant. Raises what `Registry.lease` raises, and RequestRefused.
     """
@@ -35,8 +37,9 @@ def lease_mix(
     field, terms = mix_field(body), _body_terms(body)
     if terms is not None and model not in ("", view.base_name):
         raise RequestRefused(
-            f"the model `{model}` and a mix in the body cannot be combined; send `{view.base_name}` as the model",
-            param="model",
+            f"{model_field}: `{model}` and `{field}` both say which mix is meant; "
+            f"send one of them, or `{view.base_name}` beside `{field}`",
+            param=model_field,
         )
     try:
         with blaming(field, LorikeetError):
