@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from lorikeet_adapters.base_model import BaseModel, load_base, resolve_source
+from lorikeet_adapters.base_model import BaseModel, load_base
+from lorikeet_adapters.base_source import resolve_source
 from lorikeet_adapters.check import Checker
 from lorikeet_adapters.checkpoint import checkpoint_digest
 from lorikeet_adapters.composer import Composer

@@ -11,7 +11,8 @@ from urllib.request import urlopen
 
 from lorikeet_adapters.errors import RefusedError
 from lorikeet_adapters.lock import holder_url
-from lorikeet_server.desk import ServerDesk, Wire
+from lorikeet_server.desk import Wire
+from lorikeet_server.server_desk import ServerDesk, refusal
 
 JOBS = "/v1/fine_tuning/jobs"
 MOST = 100
@@ -45,7 +46,7 @@ class JobDesk(ServerDesk):
                     if line.startswith(b"data: ") and said != "[DONE]":
                         yield json.loads(said)
         except HTTPError as error:
-            raise RefusedError(self.reason(error)) from error
+            raise refusal(error) from error
         except (URLError, OSError, ValueError) as error:
             raise RefusedError(f"the server is gone: {getattr(error, 'reason', error)}") from error
 

@@ -135,7 +135,9 @@ def compare(trainer: Trainer, kills: int) -> None:
     first, second = (trainer.tensors(each.x_lorikeet["generation"]) for each in (whole, broken))
     assert first == second
     answers = [
-        trainer.client.completions.create(model=each.fine_tuned_model, prompt="where is", max_tokens=8, temperature=0)
+        trainer.client.completions.create(
+            model=each.fine_tuned_model, prompt="where is", max_tokens=8, temperature=0
+        )
         for each in (whole, broken)
     ]
     assert answers[0].choices[0].text == answers[1].choices[0].text

@@ -12,24 +12,27 @@ from lorikeet_server.api.completion_body import CompletionBody
 from lorikeet_server.api.composition import ComposeBody
 from lorikeet_server.api.job_body import JobBody
 from lorikeet_server.api.loras import LoadBody, UnloadBody
-from lorikeet_server.api.native_body import GenerateBody
-from lorikeet_server.api.sources import RegisterBody
+from lorikeet_server.api.native_body import GenerateBody, PlainBody, StreamBody
+from lorikeet_server.api.sources import TrialBody
 from lorikeet_server.api.tokens import DetokenizeBody, TokenizeBody
 
 JSON, TEXT, STREAM = "application/json", "text/plain", "text/event-stream"
 BYTES = "application/octet-stream"
 OPENMETRICS = "application/openmetrics-text"
-BODY = frozenset({400, 413})
+BODY = frozenset({400, 408, 413})
 NAMED = frozenset({404})
 GENERATION = BODY | NAMED | {409, 422, 503, 504}
 CHANGE = BODY | NAMED | {409, 412, 422}
-INTAKE = CHANGE | {408, 503}
+INTAKE = CHANGE | {503}
 WAITING = frozenset({503})
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """`keys` are those that a JSON answer has always. `errors` are statuses beside those of every operation."""
+    """`keys` are those that a JSON answer has always, each of its items where it is a list (`many`).
+
+    `errors` are statuses beside those of every operation.
+    """
 
     summary: str
     body: type[Body] | None = None
@@ -40,6 +43,7 @@ class Operation:
     parameters: tuple[str, ...] = ()
     uploads: bool = False
     form: bool = False  # that of a file to train on
+    many: bool = False
 
 
 COMPLETION = ("id", "object", "created", "model", "choices", "usage", "lorikeet")
@@ -89,7 +93,7 @@ TOKENIZE = Operation(
     "Text or messages into token ids.",
     TokenizeBody,
     ("count", "max_model_len", "tokens", "token_strs"),
-    errors=BODY | NAMED,
+    errors=BODY | NAMED | {503},
 )
 DETOKENIZE = Operation(
     "Token ids into text, special tokens spelled out.", DetokenizeBody, ("prompt",), errors=BODY | NAMED
@@ -109,7 +113,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("POST", "/v1/adapters"): Operation(
         "Register an adapter; with dry_run, say whether it could be.",
-        RegisterBody,
+        TrialBody,
         statuses=(200, 201),
         errors=INTAKE,
         parameters=("dry_run", "If-Match", "Idempotency-Key"),
@@ -120,11 +124,14 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         ComposeBody,
         RECORD,
         (200, 201),
-        errors=CHANGE,
+        errors=INTAKE,
         parameters=("If-Match", "Idempotency-Key"),
     ),
     ("GET", "/v1/adapters/history/{name}"): Operation(
-        "What happened to a name, the newest first.", keys=PAGE, parameters=PAGING, errors=NAMED | {400}
+        "What happened to a name, the newest first.",
+        keys=PAGE,
+        parameters=("limit", "after_event"),
+        errors=NAMED | {400},
     ),
     ("POST", "/v1/adapters/activate/{name}"): Operation(
         "Mean a former generation again.", ActivateBody, RECORD, errors=CHANGE, parameters=("If-Match",)
@@ -136,7 +143,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("DELETE", "/v1/adapters/{name}"): Operation(
         "Remove an adapter once its running requests have ended.",
         keys=(*DELETED, "freed"),
-        errors=NAMED | {400, 409, 412},
+        errors=NAMED | {400, 409, 412, 503},
         parameters=("If-Match",),
     ),
     ("GET", "/v1/aliases"): Operation(
@@ -205,7 +212,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "vLLM's way to register an adapter.", LoadBody, media=(TEXT,), errors=INTAKE - {412}
     ),
     ("POST", "/v1/unload_lora_adapter"): Operation(
-        "vLLM's way to remove one.", UnloadBody, media=(TEXT,), errors=BODY | NAMED | {409}
+        "vLLM's way to remove one.", UnloadBody, media=(TEXT,), errors=BODY | NAMED | {409, 503}
     ),
     ("POST", "/v1/tokenize"): TOKENIZE,
     ("POST", "/v1/detokenize"): DETOKENIZE,
@@ -215,7 +222,15 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "LoRAX's and TGI's generation.", GenerateBody, ("generated_text",), errors=GENERATION
     ),
     ("POST", "/generate_stream"): Operation(
-        "The same, as a stream.", GenerateBody, media=(STREAM,), errors=GENERATION
+        "The same, as a stream.", StreamBody, media=(STREAM,), errors=GENERATION
+    ),
+    ("POST", "/"): Operation(
+        "Either of the two, as `stream` says; a whole answer is a list of one.",
+        PlainBody,
+        ("generated_text",),
+        media=(JSON, STREAM),
+        errors=GENERATION,
+        many=True,
     ),
     ("GET", "/info"): Operation("What is resident.", keys=("model_id", "version", "quantization", "slots")),
     ("GET", "/health"): Operation("Ready for requests.", keys=STATUS, errors=WAITING),
