@@ -18,6 +18,7 @@ from lorikeet_server.api.app import ROUTES
 from lorikeet_server.config import ServerConfig
 from lorikeet_server.engine.stats import EngineStats
 from lorikeet_server.errors import FAILURES, TABLE
+from lorikeet_server.job_commands import jobs
 from lorikeet_server.metrics import Metrics
 from lorikeet_server.options import options_of
 
@@ -35,6 +36,7 @@ def test_every_flag_is_documented(flag: str) -> None:
     [
         "train",
         "eval",
+        "merge",
         *(
             f"bench {each}"
             for each in (
@@ -54,6 +56,7 @@ def test_every_flag_is_documented(flag: str) -> None:
         "adapters convert",
         "adapters list",
         "adapters rm",
+        *(f"jobs {each}" for each in ("list", "show", "events", "cancel", "pause", "resume")),
         *(f"adapters {each}" for each in ("show", "history", "rollback", "pin", "alias")),
         *(f"data {each}" for each in ("validate", "preview", "convert", "split")),
     ],
@@ -77,6 +80,7 @@ def test_exactly_the_proven_families_are_listed() -> None:
 def whole_app() -> typer.Typer:
     app = typer.Typer()
     app.callback()(lambda: None)
+    app.add_typer(jobs, name="jobs")
     for entry in entry_points(group="lorikeet.commands"):
         entry.load()(app)
     return app
@@ -108,6 +112,22 @@ def finding_codes() -> Iterator[str]:
                 code = node.args[place]
                 if isinstance(code, ast.Constant) and isinstance(code.value, str):
                     yield code.value
+
+
+def test_the_table_of_errors_is_the_codes() -> None:
+    """Each row of the table has the status that the code answers with, and none is made up."""
+    section = REFERENCE.partition("\n## Errors")[2].partition("\n## ")[0]
+    told = {
+        (int(status), code)
+        for status, codes in re.findall(r"^\| (\d{3}) \| ([^|]*) \|", section, re.MULTILINE)
+        for code in re.findall(r"`(\w+)`", codes)
+    }
+    answered = {(row.status, row.code) for row in TABLE.values()}
+    answered |= {(TABLE[kind].status, code) for code, kind in FAILURES.items()}
+    sources = "".join(path.read_text() for path in (ROOT / "server" / "lorikeet_server" / "api").glob("*.py"))
+    answered |= {(400, code) for code in re.findall(r'\bcode="(\w+)"', sources)}  # of RequestRefused
+    before_any_route = {(404, "not_found"), (405, "method_not_allowed"), (408, "head_too_slow")}
+    assert told == answered | before_any_route
 
 
 def test_every_metric_is_documented() -> None:

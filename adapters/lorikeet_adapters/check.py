@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from lorikeet_adapters.base_model import resolve_source
+from lorikeet_adapters.base_source import resolve_source
 from lorikeet_adapters.checkpoint import read_tensor
 from lorikeet_adapters.errors import AdapterRefused
 from lorikeet_adapters.finding import Finding
@@ -38,8 +38,9 @@ class Checker:
     ) -> None:
         self._served = served
         self._outline = outline
-        self._names = {base_name, Path(base_source).name}
         self._source = resolve_source(base_source)
+        # The demo's is `base` to who trained on the folder inside the package.
+        self._names = {base_name, Path(base_source).name, Path(self._source).name}
         self._row_budget = row_budget
 
     def __call__(self, spec: AdapterSpec, weights: Path) -> AdapterFacts:
@@ -59,7 +60,7 @@ class Checker:
         kin, sentence = self._kin(weights)
         said = (sentence,) if sentence else () if kin in KNOWN else self._warnings(spec)
         chat = sentence if kin in OTHER_PROMPTS else ""
-        return AdapterFacts(ranks, checked.bytes, (*said, *_notes(copies)), chat)
+        return AdapterFacts(ranks, checked.bytes, (*said, *_notes(copies)), checked.is_dora, chat)
 
     def _kin(self, weights: Path) -> tuple[Kinship, str]:
         """How the base is related to the one the file says it was trained on, and what is to be said of it."""

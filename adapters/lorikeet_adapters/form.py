@@ -5,23 +5,36 @@ python-multipart parses; its callbacks hand the bytes on at once, so nothing is 
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from lorikeet_adapters.errors import RefusedError
-from lorikeet_adapters.upload import FILES, Upload, bare_name, show
+from lorikeet_adapters.upload import show
 
 MAX_PARTS = 64
 ENCODINGS = frozenset({b"", b"7bit", b"8bit", b"binary"})
 
 
+class Files(Protocol):
+    """Where the form's files go: the bytes of one at a time, between `takes` and `end`."""
+
+    def takes(self, field: str, filename: str) -> bool:
+        """Whether this part is a file, which has then begun; `filename` is empty where none is given."""
+        ...
+
+    def write(self, data: bytes | memoryview) -> None: ...
+    def end(self) -> None: ...
+
+
 class FormReader:
     """Feed it the body in pieces of any size, then `close`; `fields` has the text fields, undecoded.
 
-    Raises RefusedError for a form that cannot be read, AdapterRefused for a file that is none of an adapter's.
+    Raises RefusedError for a form that cannot be read, and what `upload` raises of a file.
     """
 
-    def __init__(self, boundary: bytes, upload: Upload, max_field_bytes: int) -> None:
+    def __init__(self, boundary: bytes, upload: Files, max_field_bytes: int) -> None:
         self.fields: dict[str, bytes] = {}
         self._upload = upload
         self._room = max_field_bytes
@@ -82,9 +95,8 @@ class FormReader:
             raise RefusedError("a part is encoded; send the bytes as they are")
         name = options[b"name"].decode("utf-8", "surrogateescape")
         file = options.get(b"filename", b"").decode("utf-8", "surrogateescape")
-        if name in FILES or file:
+        if self._upload.takes(name, file):
             self._field = None
-            self._upload.begin(name if name in FILES else bare_name(file)[1])
             return
         if not _is_text(options[b"name"]):
             raise RefusedError(f"the field name {show(name)} is not valid UTF-8 text")
@@ -100,9 +112,7 @@ class FormReader:
             return
         self._room -= len(part)
         if self._room < 0:
-            raise RefusedError(
-                f"the form's text fields are too long; send files with a filename, as {sorted(FILES)}"
-            )
+            raise RefusedError("the form's text fields are too long; send a file with a filename")
         self.fields[self._field] += part
 
     def _on_part_end(self) -> None:

@@ -50,6 +50,7 @@ class Store:
 
     def __init__(self, folder: Path, max_blob_bytes: int = MAX_BLOB_BYTES) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
         self.max_blob_bytes = max_blob_bytes
         self._lock_file = hold(folder)
         with ExitStack() as undo:

@@ -64,6 +64,13 @@ class Upload:
         self._seen: set[str] = set()
         self._name = ""
 
+    def takes(self, field: str, filename: str) -> bool:
+        """A form's part is a file by its field's name or by having a filename; then it has begun."""
+        if field not in FILES and not filename:
+            return False
+        self.begin(field if field in FILES else bare_name(filename)[1])
+        return True
+
     def begin(self, name: str) -> None:
         """`name` is a bare file name, already without its folder."""
         if name not in FILES and not is_extra(name):

@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from lorikeet_adapters.base_model import BaseModel, demo_base
+from lorikeet_adapters.base_model import BaseModel
+from lorikeet_adapters.base_source import demo_base
 from lorikeet_adapters.errors import AdapterRefused
 from lorikeet_adapters.source import CONFIG_FILE, WEIGHTS_FILE, open_folder
 from lorikeet_adapters.spec import parse_spec

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from lorikeet_adapters.base_source import check_source
 from lorikeet_adapters.quantization import Quantization
 from lorikeet_adapters.spec import MAX_RANK
 from lorikeet_bench.more_cli import fidelity, scale, swap
@@ -141,6 +142,7 @@ def latency(
         peers=peers,
     )
     check_out(out)
+    check_source(model)
     _run(plan, threads, out)
 
 
@@ -159,6 +161,7 @@ def prefix(
 ) -> None:
     """Time to the first token with the prompt's beginning kept from before, and without."""
     check_out(out)
+    check_source(model)
     with progress_bar() as progress:
         task = progress.add_task("loading", total=2 * repeat)
         import torch

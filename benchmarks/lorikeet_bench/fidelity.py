@@ -32,10 +32,11 @@ from lorikeet_bench.plan import PlanRefused
 from lorikeet_bench.serving_report import percentile
 from lorikeet_server.engine.config import EngineConfig
 from lorikeet_server.engine.engine import Engine
-from lorikeet_trainer.dataset import read_dataset
 from lorikeet_trainer.demo.tasks import TASKS, rows
 from lorikeet_trainer.demo_evaluation import demo_adapters
-from lorikeet_trainer.rendering import Renderer, Row
+from lorikeet_trainer.loading import read_dataset
+from lorikeet_trainer.rendering import Renderer
+from lorikeet_trainer.row import Row
 
 FORMS = (Quantization.BF16, Quantization.INT8, Quantization.NF4)
 BASE, ADAPTER, MERGED = "base alone", "adapter", "merged"

@@ -9,7 +9,8 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from lorikeet_adapters.base_model import BaseModel, load_base, resolve_source
+from lorikeet_adapters.base_model import BaseModel, load_base
+from lorikeet_adapters.base_source import resolve_source
 from lorikeet_adapters.quantization import Quantization
 from lorikeet_bench.plan import PlanRefused
 

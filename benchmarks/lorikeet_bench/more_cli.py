@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from lorikeet_adapters.base_source import check_source
 from lorikeet_adapters.quantization import Quantization
 from lorikeet_bench.output import check_out, finish, progress_bar
 from lorikeet_bench.plan import FEWEST_REPETITIONS, parse_numbers
@@ -20,6 +21,7 @@ Out = Annotated[Path | None, typer.Option(help="File to write the JSON document 
 
 
 def scale(
+    *,
     model: Model = "demo",
     quantization: HeldAs = Quantization.AUTO,
     registered: Annotated[
@@ -34,6 +36,7 @@ def scale(
 ) -> None:
     """Throughput and first tokens with ever more adapters registered, with and without eviction."""
     check_out(out)
+    check_source(model)
     numbers = parse_numbers("--registered", registered)
     with progress_bar() as progress:
         task = progress.add_task("loading", total=None)
@@ -53,6 +56,7 @@ def scale(
 
 
 def swap(
+    *,
     model: Model = "demo",
     quantization: HeldAs = Quantization.AUTO,
     rank: Rank = 16,
@@ -62,6 +66,7 @@ def swap(
 ) -> None:
     """From an adapter's file to its first token, and the stall that running requests see."""
     check_out(out)
+    check_source(model)
     with progress_bar() as progress:
         task = progress.add_task("loading", total=repeat)
         import torch

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from lorikeet_adapters.base_model import BaseModel, load_base, resolve_source
+from lorikeet_adapters.base_model import BaseModel, load_base
+from lorikeet_adapters.base_source import resolve_source
 from lorikeet_adapters.check import Checker
 from lorikeet_adapters.checkpoint import checkpoint_digest
 from lorikeet_adapters.composer import Composer
@@ -37,6 +38,8 @@ from lorikeet_server.keyring import Keyring
 from lorikeet_server.limits import Limits
 from lorikeet_server.metrics import LoadTimes, Metrics
 from lorikeet_server.stock import offer_embedded, register_wanted, warn_of_hidden
+from lorikeet_trainer.jobs.briefing import Base as TrainedBase
+from lorikeet_trainer.jobs.office import Office, TrainingLimits
 
 PUBLIC = ""  # no tenant has this name, so its view has what is everyone's
 
@@ -49,6 +52,7 @@ class House:
     bridge: Bridge
     services: Services
     grammars: Grammars
+    jobs: Office
 
 
 def assemble(
@@ -94,7 +98,10 @@ def assemble(
         offer_embedded(registry, store)
     register_wanted(registry, wanted, store.intake, config.http.max_adapter_bytes)
     warn_of_hidden(registry)
-    metrics = Metrics(engine.read_stats, base.quantization, names=View(registry, PUBLIC), loads=loads)
+    jobs = open_office(config, store.folder, registry, base)
+    metrics = Metrics(
+        engine.read_stats, base.quantization, names=View(registry, PUBLIC), loads=loads, jobs=jobs
+    )
     bridge = Bridge(engine, merges, Limits.of(config.http), metrics.observe)
     grammars = make_grammars(base, tokenizer)
     services = Services(
@@ -110,9 +117,20 @@ def assemble(
         composer=composer,
         merges=merges,
         grammars=grammars,
+        jobs=jobs,
         keys=keys,
     )
-    return House(registry, bridge, services, grammars)
+    return House(registry, bridge, services, grammars, jobs)
+
+
+def open_office(config: ServerConfig, folder: Path, registry: Registry, base: BaseModel) -> Office:
+    """Where fine-tuning jobs are ordered; a job trains on the base as it is held here."""
+    training = config.training
+    trained = TrainedBase(
+        base.name, config.model.source, str(base.quantization), base.device.type, config.engine.threads
+    )
+    limits = TrainingLimits(training.training_jobs, training.max_files_bytes, training.job_silence_seconds)
+    return Office(folder / "training", registry, trained, limits)
 
 
 def origin_of(base: BaseModel, tokenizer: Tokenizer) -> Origin:

@@ -12,6 +12,7 @@ import typer
 from lorikeet_adapters.errors import LorikeetError
 from lorikeet_server import STARTED
 from lorikeet_server.config import ServerConfig
+from lorikeet_server.job_commands import jobs
 from lorikeet_server.key_commands import keys
 from lorikeet_server.options import command
 
@@ -45,6 +46,7 @@ def make_app() -> typer.Typer:
     app.callback()(lorikeet)
     app.command("serve")(command(ServerConfig, serve))
     app.add_typer(keys, name="keys")
+    app.add_typer(jobs, name="jobs")
     for entry in sorted(entry_points(group="lorikeet.commands"), key=lambda each: each.name):
         entry.load()(app)
     return app

@@ -40,8 +40,14 @@ class HttpConfig:
     open_metrics: bool = option(False, "Answer GET /metrics without a key.")
     access_log: bool = option(False, "One JSON line a request on standard error.")
     insecure: bool = option(False, "Answer any host, without keys, to whoever reaches the port.")
+    cors_origins: tuple[str, ...] = option(
+        (),
+        "Origin whose pages may use this server, like https://app.example; may be repeated.",
+        flag="cors_origin",
+    )
     max_body_bytes: int = option(4 << 20, "Largest request body.", least=1)
     max_adapter_bytes: int = option(2 << 30, "Largest adapter uploaded or fetched from the hub.", least=1)
+    max_file_bytes: int = option(512 << 20, "Largest file of POST /v1/files.", least=1)
     allow_hub: bool = option(False, "Let POST /v1/adapters fetch adapters from the hub.")
     max_open_requests: int = option(512, "Requests waiting or running; beyond them 503.", least=1)
     queue_seconds: int = option(120, "How long a request may wait before it is begun.", least=1)
@@ -71,10 +77,22 @@ class HttpConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class TrainingConfig:
+    """What fine-tuning jobs may take."""
+
+    training_jobs: int = option(1, "Fine-tuning jobs that run at once; 0 takes none.", least=0, most=64)
+    job_silence_seconds: int = option(
+        1800, "A training process that says nothing for so long is ended and begun again.", least=1
+    )
+    max_files_bytes: int = option(8 << 30, "Files of one tenant to train on, together.", least=1)
+
+
+@dataclass(frozen=True, slots=True)
 class ServerConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     http: HttpConfig = field(default_factory=HttpConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
     data_dir: Path = option(Path("lorikeet-data"), "Where registered adapters are kept.")
     keep_generations: int = option(
         KEEP_GENERATIONS, "Generations of a name kept on disk, the current one among them.", least=1

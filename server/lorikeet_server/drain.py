@@ -1,6 +1,6 @@
 """Listening until a signal says stop, and stopping so that every client gets its answer.
 
-first signal   nothing new is taken (503 `draining`); what runs may finish
+first signal   nothing new is taken (503 `draining`); what runs may finish; training writes a checkpoint
 deadline       or a second signal: what still runs is ended, each request with its terminal answer
 then           the port is closed, answers on their way out get a moment, the process ends with 0
 """
@@ -18,9 +18,12 @@ import uvicorn
 from starlette.applications import Starlette
 
 from lorikeet_server.bridge import Bridge
+from lorikeet_server.connection import HEAD_BYTES, Connection
+from lorikeet_trainer.jobs.office import Office
 
 log = logging.getLogger("lorikeet")
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+POLL_S = 0.05
 FLUSH_S = 5.0  # for clients that are slow to read what is already written
 
 
@@ -32,17 +35,31 @@ class _Http(uvicorn.Server):
         yield
 
 
-def serve_until_stopped(app: Starlette, listener: socket.socket, bridge: Bridge, seconds: float) -> None:
+def serve_until_stopped(
+    app: Starlette, listener: socket.socket, bridge: Bridge, jobs: Office, seconds: float
+) -> None:
     """Blocks until SIGTERM or SIGINT has come and every request has been answered."""
-    settings = uvicorn.Config(
-        app, http="h11", loop="asyncio", log_level="warning", access_log=False, server_header=False
-    )
-    asyncio.run(_serve(_Http(settings), listener, bridge, seconds))
+    asyncio.run(_serve(_Http(settings(app)), listener, bridge, jobs, seconds))
+    jobs.close(0.0)
     for each in SIGNALS:
         signal.signal(each, signal.SIG_IGN)  # the process is about to end by itself, with 0
 
 
-async def _serve(http: _Http, listener: socket.socket, bridge: Bridge, seconds: float) -> None:
+def settings(app: Starlette) -> uvicorn.Config:
+    """h11 and nothing else: httptools, which uvicorn prefers where it is installed, bounds no head."""
+    return uvicorn.Config(
+        app,
+        http=Connection,
+        h11_max_incomplete_event_size=HEAD_BYTES,
+        ws="none",
+        loop="asyncio",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+    )
+
+
+async def _serve(http: _Http, listener: socket.socket, bridge: Bridge, jobs: Office, seconds: float) -> None:
     stop, hurry = asyncio.Event(), asyncio.Event()
 
     def signalled() -> None:
@@ -54,7 +71,7 @@ async def _serve(http: _Http, listener: socket.socket, bridge: Bridge, seconds: 
     serving.add_done_callback(lambda _: stop.set())
     await stop.wait()
     if not serving.done():
-        await _drain(bridge, seconds, hurry)
+        await _drain(bridge, jobs, seconds, hurry)
         http.should_exit = True
         await asyncio.wait({serving}, timeout=FLUSH_S)
         for connection in list(http.server_state.connections):
@@ -62,13 +79,20 @@ async def _serve(http: _Http, listener: socket.socket, bridge: Bridge, seconds: 
     await serving
 
 
-async def _drain(bridge: Bridge, seconds: float, hurry: asyncio.Event) -> None:
+async def _drain(bridge: Bridge, jobs: Office, seconds: float, hurry: asyncio.Event) -> None:
     running = bridge.drain()
+    jobs.leave()
     log.info("stopping: waiting up to %g s for %d requests; a second signal ends them", seconds, running)
-    ways = {asyncio.create_task(each) for each in (bridge.idle(), hurry.wait())}
+    ways = {asyncio.create_task(each) for each in (_all_idle(bridge, jobs), hurry.wait())}
     await asyncio.wait(ways, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     for each in ways:
         each.cancel()
     if left := bridge.drain():
         log.warning("stopping: %d requests are ended before they are complete", left)
     await bridge.stop()
+
+
+async def _all_idle(bridge: Bridge, jobs: Office) -> None:
+    await bridge.idle()
+    while not jobs.is_gone:
+        await asyncio.sleep(POLL_S)

@@ -1,6 +1,6 @@
 """What can go wrong with a request, and the only table that says what HTTP makes of it.
 
-    LorikeetError                     (lorikeet_adapters.errors)
+    LorikeetError                     (lorikeet_adapters.errors; jobs' in lorikeet_trainer.jobs.errors)
     └── RequestError
         ├── RequestRefused            the body cannot be served as written; `param` names the field
         │   ├── ContextTooLong        the prompt leaves no room to generate
@@ -33,15 +33,16 @@ from dataclasses import dataclass
 from lorikeet_adapters import errors as adapters
 from lorikeet_adapters.errors import LorikeetError
 from lorikeet_server.engine.request import Failure
+from lorikeet_trainer.jobs import errors as jobs
 
 
 class RequestError(LorikeetError):
     """Root of what ends one request; `code` overrides the table's."""
 
     def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
         self.param = param
         self.code = code
-        super().__init__(message)
 
 
 class RequestRefused(RequestError):
@@ -142,6 +143,7 @@ TABLE: dict[type[LorikeetError], HttpError] = {
     adapters.RefusedError: HttpError(400, INVALID, "invalid_request"),
     adapters.AdapterRefused: HttpError(422, INVALID, "invalid_adapter"),
     adapters.BaseModelRefused: HttpError(422, INVALID, "invalid_base_model"),
+    adapters.DoraRefused: HttpError(422, INVALID, "dora_not_blendable"),
     adapters.MixRefused: HttpError(400, INVALID, "invalid_mix"),
     adapters.NameRefused: HttpError(400, INVALID, "invalid_name"),
     adapters.AliasRefused: HttpError(400, INVALID, "invalid_alias"),
@@ -159,6 +161,15 @@ TABLE: dict[type[LorikeetError], HttpError] = {
     adapters.ChatRefused: HttpError(409, INVALID, "adapter_not_for_chat"),
     adapters.StoreError: HttpError(500, "server_error", "store_error", "incomplete_generation"),
     adapters.StoreLocked: HttpError(500, "server_error", "store_locked", "incomplete_generation"),
+    jobs.JobError: HttpError(400, INVALID, "invalid_request"),
+    jobs.JobNotFound: HttpError(404, INVALID, "job_not_found"),
+    jobs.FileMissing: HttpError(404, INVALID, "file_not_found"),
+    jobs.FileInUse: HttpError(409, INVALID, "file_in_use"),
+    jobs.FilesTooLarge: HttpError(413, INVALID, "files_too_large"),
+    jobs.JobRefused: HttpError(400, INVALID, "invalid_job"),
+    jobs.JobConflict: HttpError(409, INVALID, "job_conflict"),
+    jobs.JobsWaiting: HttpError(429, "rate_limit_error", "jobs_waiting", "overloaded", retry_after=60),
+    jobs.TrainingUnavailable: HttpError(400, INVALID, "training_unavailable"),
     RequestError: HttpError(500, "server_error", "internal_error", "incomplete_generation"),
     RequestRefused: HttpError(400, INVALID, "invalid_request"),
     ContextTooLong: HttpError(400, INVALID, "context_length_exceeded"),
@@ -198,6 +209,7 @@ FAILURES: dict[str, type[RequestError]] = {
     "unknown_token": RequestRefused,
     "constraint_failed": ConstraintRefused,
     "adapter_refused": MixUnusable,
+    "invalid_composition": MixUnusable,
     "mix_too_large": MixUnusable,
     "dora_not_blendable": MixUnusable,
     "non_finite": MixUnusable,

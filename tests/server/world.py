@@ -43,6 +43,9 @@ from lorikeet_server.engine.stats import EngineStats
 from lorikeet_server.engine.tokenizer import load_tokenizer
 from lorikeet_server.limits import Limits
 from lorikeet_server.metrics import LoadTimes, Metrics
+from lorikeet_trainer.jobs.briefing import Base
+from lorikeet_trainer.jobs.office import Office
+from lorikeet_trainer.jobs.process import COMMAND
 from tests.tiny import blended_model, greedy, make_model, save_adapter, save_model
 
 BASE = "tiny"
@@ -75,6 +78,7 @@ class Server:
     bridge: Bridge
     engine: Engine
     registry: Registry
+    jobs: Office
 
     def leases(self) -> dict[str, int]:
         return {record.name: record.leases for record in self.registry.records()}
@@ -93,7 +97,11 @@ def make_world(folder: Path) -> World:
 
 @contextmanager
 def make_server(
-    world: World, data: Path, http: HttpConfig = HTTP, engine: EngineConfig | None = None
+    world: World,
+    data: Path,
+    http: HttpConfig = HTTP,
+    engine: EngineConfig | None = None,
+    worker: tuple[str, ...] = COMMAND,
 ) -> Iterator[Server]:
     """Everything `serve` puts together, without uvicorn; three adapters are registered."""
     base = replace(load_base(str(world.base), "fp32"), name=BASE)
@@ -110,7 +118,10 @@ def make_server(
         config = ServerConfig(engine=engine or EngineConfig(max_slots=8, max_model_len=CONTEXT))
         loads = LoadTimes()
         made = make_engine(config, base, tokenizer, registry, merges, loads=loads)
-        metrics = Metrics(lambda: made.stats, "fp32", names=registry, loads=loads)
+        office = Office(
+            data / "training", registry, Base(BASE, str(world.base), "fp32", "cpu", 1), command=worker
+        )
+        metrics = Metrics(lambda: made.stats, "fp32", names=registry, loads=loads, jobs=office)
         bridge = Bridge(made, merges, Limits.of(http), metrics.observe)
         grammars = make_grammars(base, tokenizer)
         services = Services(
@@ -126,8 +137,12 @@ def make_server(
             composer=composer,
             merges=merges,
             grammars=grammars,
+            jobs=office,
         )
-        yield Server(create_app(services, lifespan_of(bridge)), services, bridge, made, registry)
+        yield Server(
+            create_app(services, lifespan_of(bridge, office)), services, bridge, made, registry, office
+        )
+        office.close(0.0)
         grammars.close()
         registry.close()
         made.runner.rank_rows.detach()
@@ -140,10 +155,12 @@ def oracle(world: World, mix: Mapping[str, float], prompt: list[int], tokens: in
     return greedy(model, prompt, tokens)
 
 
-def lifespan_of(bridge: Bridge) -> Any:
+def lifespan_of(bridge: Bridge, jobs: Office | None = None) -> Any:
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         bridge.start()
+        if jobs is not None:
+            jobs.start()
         yield
         await bridge.stop()
 

@@ -191,8 +191,8 @@ def test_wrong_words_are_refused_before_anything_is_loaded(folders: dict[str, Pa
     for words, said in (
         (("narrow", *plain), "not in the mix"),
         (("plain:heavy", *plain), "not a plain decimal"),
-        (("plain", "--adapter", f"plain={tmp_path / 'no'}"), "no folder"),
-        (("plain", *plain, "--data", tmp_path / "no.jsonl"), "no file"),
+        (("plain", "--adapter", f"plain={tmp_path / 'no'}"), "does not exist"),
+        (("plain", *plain, "--data", tmp_path / "no.jsonl"), "name a readable file"),
     ):
         result = run("merge", *words, "--out", tmp_path / "x")
         assert said in str(result.exception), result.output

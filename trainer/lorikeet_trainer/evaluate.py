@@ -5,10 +5,10 @@ from __future__ import annotations
 from lorikeet_adapters.mix import Mix
 from lorikeet_trainer.confusion import LabelScores, score_labels
 from lorikeet_trainer.dataset import Dataset
-from lorikeet_trainer.judge import BASE, Judge, Question
+from lorikeet_trainer.judge import Judge, Question
 from lorikeet_trainer.preference import PreferenceScores, Weighed, score_preferences
 from lorikeet_trainer.row import Row
-from lorikeet_trainer.scores import Judged, Scores, score
+from lorikeet_trainer.scores import BASE, Judged, Scores, score
 
 
 def evaluate(judge: Judge, dataset: Dataset, max_tokens: int | None = None) -> tuple[Scores, ...]:

@@ -31,9 +31,9 @@ from lorikeet_server.engine.roster import Vocabulary
 from lorikeet_server.engine.tokenizer import Tokenizer, load_tokenizer
 from lorikeet_trainer.device import Device, refuse_missing
 from lorikeet_trainer.errors import EvaluationRefused
+from lorikeet_trainer.scores import BASE
 
 IN_FLIGHT = 128  # the scheduler looks at every waiting request in every step: more of them only cost time
-BASE = "base"  # how the empty mix is called in a report
 
 
 @dataclass(frozen=True, slots=True)

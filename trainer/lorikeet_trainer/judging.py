@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lorikeet_adapters.base_source import check_source
 from lorikeet_adapters.errors import RefusedError
 from lorikeet_adapters.names import check_name
 from lorikeet_adapters.quantization import Quantization
+from lorikeet_adapters.source import open_folder
+from lorikeet_adapters.spec import parse_spec
 from lorikeet_trainer.cli import Threads, Where, set_threads
+from lorikeet_trainer.contestants import find_contestants
 from lorikeet_trainer.device import Device
-from lorikeet_trainer.errors import DatasetRefused, EvaluationRefused
-from lorikeet_trainer.saying import show_findings
+from lorikeet_trainer.errors import DatasetRefused
+from lorikeet_trainer.saying import refuse_unreadable, show_findings
+from lorikeet_trainer.scores import BASE
+
+if TYPE_CHECKING:
+    from lorikeet_trainer.verdict import DemoVerdict, Verdict
 
 Words = Annotated[
     list[str] | None,
@@ -65,31 +73,25 @@ def evaluate(
     if demo and (adapter or max_tokens or model):
         raise typer.BadParameter("--demo brings its own model, adapters and lengths")
     named = name_adapters((*judged, *(adapter or ())), needs_folder=adapter or ())
-    if data and not Path(data).is_file():
-        raise EvaluationRefused(f"`{data}` is no file of held-out rows")
-    for name, folder in named.items():
-        if folder is not None and not folder.is_dir():
-            raise EvaluationRefused(f"`{name}`: `{folder}` is no folder of an adapter")
+    check_source(model or "demo")
+    if data:
+        refuse_unreadable(Path(data))
     from rich.console import Console
 
-    console = Console(stderr=True)
-    with console.status("judging"):
+    with find_contestants(named, data_dir) as found, Console(stderr=True).status("judging"):
         set_threads(threads)
-        from lorikeet_trainer.contestants import find_contestants
         from lorikeet_trainer.judge import HeldBase
         from lorikeet_trainer.verdict import judge_demo, judge_file
 
-        with find_contestants(named, data_dir) as found:
-            base = HeldBase(*found.base_of(model, quantization), device)
-            try:
-                verdict = (
-                    judge_demo(base)
-                    if demo
-                    else judge_file(base, Path(data), dict(found.folders), max_tokens)
-                )
-            except DatasetRefused as refused:
-                show_findings(refused.findings)
-                raise RefusedError(refused.summary) from refused
+        base = HeldBase(*found.base_of(model, quantization), device)
+        try:
+            if demo:
+                verdict: Verdict | DemoVerdict = judge_demo(base)
+            else:
+                verdict = judge_file(base, Path(data), dict(found.folders), max_tokens)
+        except DatasetRefused as refused:
+            show_findings(refused.findings)
+            raise RefusedError(refused.summary) from refused
     for name, parent in found.missing.items():
         typer.echo(f"{name} was trained on from {parent}, which is not in {data_dir}", err=True)
     if as_json:
@@ -99,7 +101,10 @@ def evaluate(
 
 
 def name_adapters(words: Iterable[str], needs_folder: Sequence[str] = ()) -> dict[str, Path | None]:
-    """`NAME` or `NAME=FOLDER` each; None is a name that is registered. Raises BadParameter and NameRefused."""
+    """`NAME` or `NAME=FOLDER` each; None is a name that is registered.
+
+    Raises BadParameter, NameRefused, and AdapterRefused for a folder that holds no adapter.
+    """
     named: dict[str, Path | None] = {}
     for word in words:
         name, equals, folder = word.partition("=")
@@ -107,5 +112,10 @@ def name_adapters(words: Iterable[str], needs_folder: Sequence[str] = ()) -> dic
             raise typer.BadParameter(f"{word}: write NAME=FOLDER")
         if name in named:
             raise typer.BadParameter(f"{name} stands twice")
+        if name == BASE:
+            raise typer.BadParameter(f"{BASE} is the base model itself in the table")
         named[check_name(name)] = Path(folder) if equals else None
+        if equals:
+            with open_folder(Path(folder), folder) as files:
+                parse_spec(files.config)
     return named

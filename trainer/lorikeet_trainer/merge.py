@@ -18,7 +18,8 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
-from lorikeet_adapters.base_model import BaseModel, load_base, outline, resolve_source
+from lorikeet_adapters.base_model import BaseModel, load_base, outline
+from lorikeet_adapters.base_source import resolve_source
 from lorikeet_adapters.errors import ComposeRefused
 from lorikeet_adapters.mix import Mix
 from lorikeet_adapters.origin import PROBES

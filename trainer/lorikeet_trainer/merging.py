@@ -11,13 +11,16 @@ from typing import Annotated
 
 import typer
 
+from lorikeet_adapters.base_source import check_source
 from lorikeet_adapters.errors import MixRefused
 from lorikeet_adapters.mix import Mix, parse_mix
+from lorikeet_trainer.card import loss_of
 from lorikeet_trainer.cli import Threads, Where, set_threads
+from lorikeet_trainer.contestants import find_contestants
 from lorikeet_trainer.device import Device
-from lorikeet_trainer.errors import EvaluationRefused
 from lorikeet_trainer.judging import DATA_DIR, Adapter, DataDir, HeldAs, Model, name_adapters
 from lorikeet_trainer.output import refuse_taken
+from lorikeet_trainer.saying import refuse_unreadable
 
 Parts = Annotated[
     list[str],
@@ -59,22 +62,20 @@ def merge(
     given = name_adapters(adapter or (), needs_folder=adapter or ())
     mix = Mix.of(term for part in parts for term in parse_mix(part, given.__contains__))
     refuse_taken(out, force=force)
-    if data is not None and not data.is_file():
-        raise EvaluationRefused(f"`{data}` is no file of rows")
+    check_source(model or "demo")
+    if data is not None:
+        refuse_unreadable(data)
     named = _named(mix, given)
     from rich.console import Console
 
-    with Console(stderr=True).status("merging"):
+    with find_contestants(named, data_dir) as found, Console(stderr=True).status("merging"):
         set_threads(threads)
         from lorikeet_trainer import merge as merging
-        from lorikeet_trainer.card import loss_of
-        from lorikeet_trainer.contestants import find_contestants
         from lorikeet_trainer.judge import HeldBase
 
-        with find_contestants(named, data_dir) as found:
-            base = HeldBase(*found.base_of(model, quantization), device)
-            wanted = merging.Merge(mix, found.folders, base, merging.DTYPES[dtype], data)
-            merged = merging.merge(wanted, out, force=force)
+        base = HeldBase(*found.base_of(model, quantization), device)
+        wanted = merging.Merge(mix, found.folders, base, merging.DTYPES[dtype], data)
+        merged = merging.merge(wanted, out, force=force)
     if as_json:
         typer.echo(json.dumps({"out": str(out), **asdict(merged)}))
         return
@@ -88,7 +89,4 @@ def _named(mix: Mix, given: Mapping[str, Path | None]) -> dict[str, Path | None]
     unused = sorted(given.keys() - set(mix.adapters))
     if unused:
         raise MixRefused(f"--adapter {unused[0]} is not in the mix; name it among the parts")
-    for name, folder in given.items():
-        if folder is not None and not folder.is_dir():
-            raise EvaluationRefused(f"`{name}`: `{folder}` is no folder of an adapter")
     return {name: given.get(name) for name in mix.adapters}

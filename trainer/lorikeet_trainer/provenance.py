@@ -15,7 +15,8 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-from lorikeet_adapters.base_model import BaseModel, resolve_source
+from lorikeet_adapters.base_model import BaseModel
+from lorikeet_adapters.base_source import resolve_source
 from lorikeet_adapters.checkpoint import checkpoint_digest
 from lorikeet_adapters.origin import Origin, Parent, Turns, probe
 from lorikeet_trainer.dataset import Dataset

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from lorikeet_adapters.errors import RefusedError
 from lorikeet_adapters.lock import holder_url
-from lorikeet_server.desk import Place, open_desk
+from lorikeet_server.desk import Place
+from lorikeet_server.reception import open_desk
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import typer
 
 from lorikeet_trainer.finding import RowFinding
+from lorikeet_trainer.jsonl import unreadable
 
 SHOWN_PER_CODE = 20
 
@@ -36,3 +38,12 @@ def first_of_each(findings: Iterable[RowFinding]) -> tuple[RowFinding, ...]:
         if seen[finding.code] <= SHOWN_PER_CODE:
             first.append(finding)
     return tuple(first)
+
+
+def refuse_unreadable(data: Path) -> None:
+    """Raises DatasetRefused: what is in a file is judged later, that there is none is known at once."""
+    try:
+        with data.open("rb"):
+            pass
+    except OSError as error:
+        raise unreadable(data, error) from error

@@ -11,18 +11,24 @@ from starlette.responses import JSONResponse, Response
 
 from lorikeet_adapters.errors import (
     AdapterConflict,
+    AdapterIncompatible,
     AdapterNotFound,
     AdapterRefused,
+    AliasRefused,
+    ComposeRefused,
+    GenerationNotFound,
     LorikeetError,
     NameRefused,
+    PinRefused,
     TenantRefused,
 )
+from lorikeet_server.api.gate import methods_of
 from lorikeet_server.api.run import ClientGone
 from lorikeet_server.errors import OPAQUE, HttpError, RequestError, http_error
 
 log = logging.getLogger(__name__)
 VLLM_PATHS = frozenset({"/v1/load_lora_adapter", "/v1/unload_lora_adapter"})
-NATIVE_PATHS = frozenset({"/generate", "/generate_stream"})
+NATIVE_PATHS = frozenset({"/", "/generate", "/generate_stream"})
 CLIENT_CLOSED = 499
 # TGI's: what cannot be served as written, overload, and a generation that failed.
 NATIVE_STATUS = {(400, "validation"): 422, (503, "overloaded"): 429, (500, "generation"): 424}
@@ -30,6 +36,11 @@ VLLM_TYPES = {404: "NotFoundError", 422: "UnprocessableEntityError"}
 # The field at fault where the exception itself, raised below HTTP, cannot know of fields.
 PARAMS: dict[type[LorikeetError], str] = {
     AdapterNotFound: "model",
+    AliasRefused: "targets",
+    ComposeRefused: "adapters",
+    GenerationNotFound: "generation",
+    AdapterIncompatible: "generation",
+    PinRefused: "pinned",
     AdapterRefused: "source",
     AdapterConflict: "name",
     NameRefused: "name",
@@ -72,6 +83,8 @@ async def on_error(request: Request, error: Exception) -> Response:
     headers = {"retry-after": str(row.retry_after)} if row.retry_after else {}
     if row.challenge:
         headers["www-authenticate"] = row.challenge
+    if row.status == 408:
+        headers["connection"] = "close"  # the rest of the body may never come
     if row.status == 409:
         headers["x-should-retry"] = "false"  # OpenAI's client would send it again
     if request.scope["path"] in NATIVE_PATHS:
@@ -85,12 +98,15 @@ async def on_http_error(request: Request, error: Exception) -> Response:
     """Starlette's own refusals (no such route, wrong method) in the same envelope."""
     assert isinstance(error, HTTPException)
     message = f"{request.method} {request.scope['path'][:200]}: {error.detail}"
+    headers = dict(error.headers or {})
+    if error.status_code == 405:  # Starlette names the methods of one route only
+        headers["Allow"] = ", ".join(sorted(methods_of(request.scope)))
     if request.scope["path"] in NATIVE_PATHS:
-        return JSONResponse({"error": message, "error_type": "validation"}, error.status_code, error.headers)
+        return JSONResponse({"error": message, "error_type": "validation"}, error.status_code, headers)
     body = {"message": message, "type": "invalid_request_error", "param": None, "code": "not_found"}
     if error.status_code == 405:
         body["code"] = "method_not_allowed"
-    return JSONResponse({"error": body}, error.status_code, error.headers)
+    return JSONResponse({"error": body}, error.status_code, headers)
 
 
 def _message(error: LorikeetError, row: HttpError) -> str:
@@ -102,6 +118,6 @@ def _code(error: LorikeetError, row: HttpError) -> str:
 
 
 def _param(error: LorikeetError) -> str | None:
-    if isinstance(error, RequestError):
+    if error.param is not None or isinstance(error, RequestError):
         return error.param
     return next((param for kind, param in PARAMS.items() if isinstance(error, kind)), None)

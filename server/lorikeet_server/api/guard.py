@@ -13,14 +13,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from lorikeet_server.api import access_log
 from lorikeet_server.api.access_log import Entry
 from lorikeet_server.api.envelope import on_error
-from lorikeet_server.api.gate import Gate, template
+from lorikeet_server.api.gate import Gate, methods_of, template
 from lorikeet_server.api.uploads import FORM, TAR
 from lorikeet_server.errors import HostForbidden, RequestRefused
 from lorikeet_server.metrics import Metrics
 
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-UPLOAD_PATHS = frozenset({"/v1/adapters"})
+UPLOAD_PATHS = frozenset({"/v1/adapters", "/v1/files"})
 JSON = "application/json"
 
 
@@ -33,11 +33,14 @@ class Guard:
     not, so it must come from this very origin or carry a header that only a program sets.
     """
 
-    def __init__(self, app: ASGIApp, *, local_only: bool, gate: Gate, metrics: Metrics) -> None:
+    def __init__(
+        self, app: ASGIApp, *, local_only: bool, gate: Gate, metrics: Metrics, origins: frozenset[str]
+    ) -> None:
         self._app = app
         self._local_only = local_only
         self._gate = gate
         self._metrics = metrics
+        self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -59,7 +62,7 @@ class Guard:
 
         try:
             if self._local_only:
-                _check_local(scope, headers)
+                _check_local(scope, headers, self._origins)
             if (caller := self._gate.admit(scope, headers)) is not None:
                 scope["caller"] = entry.caller = caller
             await self._app(scope, receive, tagged)
@@ -73,15 +76,15 @@ class Guard:
             access_log.write(entry, template(scope), status)
 
 
-def _check_local(scope: Scope, headers: Headers) -> None:
+def _check_local(scope: Scope, headers: Headers, origins: frozenset[str]) -> None:
     if _hostname(f"//{headers.get('host', '')}") not in LOCAL_HOSTS:
         raise HostForbidden(
             "without keys this server answers only to localhost; start it with --api-keys to allow other hosts"
         )
     origin = headers.get("origin")
-    if origin is not None and _hostname(origin) not in LOCAL_HOSTS:
-        raise HostForbidden("requests from other origins are not allowed")
-    if scope["method"] == "POST":
+    if origin is not None and origin not in origins and _hostname(origin) not in LOCAL_HOSTS:
+        raise HostForbidden("requests from other origins are not allowed; --cors-origin names those that are")
+    if scope["method"] == "POST" and "POST" in methods_of(scope):
         _check_kind(scope["path"], headers)
 
 

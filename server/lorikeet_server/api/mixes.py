@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from starlette.requests import Request
 
-from lorikeet_adapters.errors import MixRefused
+from lorikeet_adapters.errors import LorikeetError, MixRefused
 from lorikeet_adapters.mix import Mix, Term, parse_mix
 from lorikeet_adapters.recipe import MajoritySign, Method, Recipe
 from lorikeet_server.api.access_log import note_mix
+from lorikeet_server.api.blame import blaming
 from lorikeet_server.api.caller import view_of
 from lorikeet_server.api.mix_body import MergedAdapters, MixFields
 from lorikeet_server.api.services import Services
@@ -20,12 +21,14 @@ def lease_mix(
     body: MixFields,
     count: int = 1,
     *,
+    model_field: str = "model",
     user: str | None = None,
     chat: bool = False,
 ) -> Mix:
-    """Resolve `model` and the body's own mix into generations and lease them `count` times.
+    """Resolve `model`, sent as `model_field`, and the body's own mix into generations and lease them `count` times.
 
-    In a `chat`, where the base's template makes the prompt, adapters of another template are refused. An alias with several targets sends the same `user` always to the same one.
+    In a `chat`, where the base's template makes the prompt, adapters of another template are refused.
+    An alias with several targets sends the same `user` always to the same one.
     A body that carries a mix names the base (or nothing) as its model: two mixes at once would leave
     open which one is meant. Raises what `Registry.lease` raises, and RequestRefused.
     """
@@ -34,18 +37,20 @@ def lease_mix(
     field, terms = mix_field(body), _body_terms(body)
     if terms is not None and model not in ("", view.base_name):
         raise RequestRefused(
-            f"the model `{model}` and a mix in the body cannot be combined; send `{view.base_name}` as the model",
-            param="model",
+            f"{model_field}: `{model}` and `{field}` both say which mix is meant; "
+            f"send one of them, or `{view.base_name}` beside `{field}`",
+            param=model_field,
         )
     try:
-        if terms is None:
-            terms = parse_mix(model or view.base_name, view.is_name)
-        Mix.of(terms)  # once by the names written, so that a refusal speaks of those
-        recipe = _lorax_recipe(body.merged_adapters)
-        if recipe is not None:
-            mix = services.merges.lease(view, recipe, terms, count, user, chat=chat)
-        else:
-            mix = view.lease(terms, count, user, chat=chat)
+        with blaming(field, LorikeetError):
+            if terms is None:
+                terms = parse_mix(model or view.base_name, view.is_name)
+            Mix.of(terms)  # once by the names written, so that a refusal speaks of those
+            recipe = _lorax_recipe(body.merged_adapters)
+            if recipe is not None:
+                mix = services.merges.lease(view, recipe, terms, count, user, chat=chat)
+            else:
+                mix = view.lease(terms, count, user, chat=chat)
     except MixRefused as error:
         raise RequestRefused(str(error), param=field, code="invalid_mix") from None
     named = [term.adapter for term in terms]

@@ -10,24 +10,29 @@ from lorikeet_server.api.body import Body
 from lorikeet_server.api.chat_body import ChatBody
 from lorikeet_server.api.completion_body import CompletionBody
 from lorikeet_server.api.composition import ComposeBody
+from lorikeet_server.api.job_body import JobBody
 from lorikeet_server.api.loras import LoadBody, UnloadBody
-from lorikeet_server.api.native_body import GenerateBody
-from lorikeet_server.api.sources import RegisterBody
+from lorikeet_server.api.native_body import GenerateBody, PlainBody, StreamBody
+from lorikeet_server.api.sources import TrialBody
 from lorikeet_server.api.tokens import DetokenizeBody, TokenizeBody
 
 JSON, TEXT, STREAM = "application/json", "text/plain", "text/event-stream"
+BYTES = "application/octet-stream"
 OPENMETRICS = "application/openmetrics-text"
-BODY = frozenset({400, 413})
+BODY = frozenset({400, 408, 413})
 NAMED = frozenset({404})
 GENERATION = BODY | NAMED | {409, 422, 503, 504}
 CHANGE = BODY | NAMED | {409, 412, 422}
-INTAKE = CHANGE | {408, 503}
+INTAKE = CHANGE | {503}
 WAITING = frozenset({503})
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """`keys` are those that a JSON answer has always. `errors` are statuses beside those of every operation."""
+    """`keys` are those that a JSON answer has always, each of its items where it is a list (`many`).
+
+    `errors` are statuses beside those of every operation.
+    """
 
     summary: str
     body: type[Body] | None = None
@@ -37,6 +42,8 @@ class Operation:
     errors: frozenset[int] = frozenset()
     parameters: tuple[str, ...] = ()
     uploads: bool = False
+    form: bool = False  # that of a file to train on
+    many: bool = False
 
 
 COMPLETION = ("id", "object", "created", "model", "choices", "usage", "lorikeet")
@@ -60,11 +67,33 @@ ALIAS = ("object", "id", "targets", "created", "updated", "history")
 DELETED = ("object", "id", "deleted")
 STATUS = ("status",)
 PAGING = ("limit", "after")
+FILE = ("id", "object", "bytes", "created_at", "expires_at", "filename", "purpose", "status")
+JOB = (
+    "id",
+    "object",
+    "model",
+    "created_at",
+    "finished_at",
+    "fine_tuned_model",
+    "organization_id",
+    "result_files",
+    "status",
+    "training_file",
+    "validation_file",
+    "hyperparameters",
+    "trained_tokens",
+    "error",
+    "seed",
+    "method",
+    "x_lorikeet",
+)
+OPENAI_PAGE = (*PAGE, "first_id", "last_id")
+JOB_CHANGE = NAMED | {409}
 TOKENIZE = Operation(
     "Text or messages into token ids.",
     TokenizeBody,
     ("count", "max_model_len", "tokens", "token_strs"),
-    errors=BODY | NAMED,
+    errors=BODY | NAMED | {503},
 )
 DETOKENIZE = Operation(
     "Token ids into text, special tokens spelled out.", DetokenizeBody, ("prompt",), errors=BODY | NAMED
@@ -84,7 +113,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("POST", "/v1/adapters"): Operation(
         "Register an adapter; with dry_run, say whether it could be.",
-        RegisterBody,
+        TrialBody,
         statuses=(200, 201),
         errors=INTAKE,
         parameters=("dry_run", "If-Match", "Idempotency-Key"),
@@ -95,11 +124,14 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         ComposeBody,
         RECORD,
         (200, 201),
-        errors=CHANGE,
+        errors=INTAKE,
         parameters=("If-Match", "Idempotency-Key"),
     ),
     ("GET", "/v1/adapters/history/{name}"): Operation(
-        "What happened to a name, the newest first.", keys=PAGE, parameters=PAGING, errors=NAMED | {400}
+        "What happened to a name, the newest first.",
+        keys=PAGE,
+        parameters=("limit", "after_event"),
+        errors=NAMED | {400},
     ),
     ("POST", "/v1/adapters/activate/{name}"): Operation(
         "Mean a former generation again.", ActivateBody, RECORD, errors=CHANGE, parameters=("If-Match",)
@@ -111,7 +143,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("DELETE", "/v1/adapters/{name}"): Operation(
         "Remove an adapter once its running requests have ended.",
         keys=(*DELETED, "freed"),
-        errors=NAMED | {400, 409, 412},
+        errors=NAMED | {400, 409, 412, 503},
         parameters=("If-Match",),
     ),
     ("GET", "/v1/aliases"): Operation(
@@ -122,11 +154,65 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "Send a name's requests to adapters, in shares.", AliasBody, ALIAS, (200, 201), errors=CHANGE
     ),
     ("DELETE", "/v1/aliases/{name}"): Operation("Remove an alias.", keys=DELETED, errors=NAMED),
+    ("GET", "/v1/files"): Operation(
+        "Files, the newest first.",
+        keys=OPENAI_PAGE,
+        parameters=("file_limit", "after", "order", "purpose"),
+        errors=frozenset({400}),
+    ),
+    ("POST", "/v1/files"): Operation(
+        "Upload a file to train on.",
+        keys=FILE,
+        errors=BODY | {408, 422, 503},
+        parameters=("Idempotency-Key",),
+        form=True,
+    ),
+    ("GET", "/v1/files/{id}"): Operation("A file's object.", keys=FILE, errors=NAMED),
+    ("DELETE", "/v1/files/{id}"): Operation(
+        "Delete a file that no open job needs.", keys=DELETED, errors=NAMED | {409}
+    ),
+    ("GET", "/v1/files/{id}/content"): Operation("A file's bytes.", media=(BYTES,), errors=NAMED),
+    ("GET", "/v1/fine_tuning/jobs"): Operation(
+        "Fine-tuning jobs, the newest first.",
+        keys=OPENAI_PAGE,
+        parameters=("job_limit", "after", "metadata"),
+        errors=frozenset({400}),
+    ),
+    ("POST", "/v1/fine_tuning/jobs"): Operation(
+        "Train an adapter.",
+        JobBody,
+        JOB,
+        errors=BODY | NAMED | {409, 422, 503},
+        parameters=("Idempotency-Key",),
+    ),
+    ("GET", "/v1/fine_tuning/jobs/{id}"): Operation("A job.", keys=JOB, errors=NAMED),
+    ("POST", "/v1/fine_tuning/jobs/{id}/cancel"): Operation(
+        "Cancel a job; its last checkpoint stays.", keys=JOB, errors=JOB_CHANGE
+    ),
+    ("POST", "/v1/fine_tuning/jobs/{id}/pause"): Operation(
+        "Write a checkpoint and give the machine back.", keys=JOB, errors=JOB_CHANGE
+    ),
+    ("POST", "/v1/fine_tuning/jobs/{id}/resume"): Operation(
+        "Go on from the last checkpoint.", keys=JOB, errors=JOB_CHANGE
+    ),
+    ("GET", "/v1/fine_tuning/jobs/{id}/events"): Operation(
+        "What happened to a job, the newest first; as a stream the oldest first.",
+        keys=OPENAI_PAGE,
+        media=(JSON, STREAM),
+        parameters=("job_limit", "after", "stream", "Last-Event-ID"),
+        errors=NAMED | {400},
+    ),
+    ("GET", "/v1/fine_tuning/jobs/{id}/checkpoints"): Operation(
+        "Checkpoints that can be served, the newest first.",
+        keys=OPENAI_PAGE,
+        parameters=("checkpoint_limit", "after"),
+        errors=NAMED | {400},
+    ),
     ("POST", "/v1/load_lora_adapter"): Operation(
         "vLLM's way to register an adapter.", LoadBody, media=(TEXT,), errors=INTAKE - {412}
     ),
     ("POST", "/v1/unload_lora_adapter"): Operation(
-        "vLLM's way to remove one.", UnloadBody, media=(TEXT,), errors=BODY | NAMED | {409}
+        "vLLM's way to remove one.", UnloadBody, media=(TEXT,), errors=BODY | NAMED | {409, 503}
     ),
     ("POST", "/v1/tokenize"): TOKENIZE,
     ("POST", "/v1/detokenize"): DETOKENIZE,
@@ -136,7 +222,15 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "LoRAX's and TGI's generation.", GenerateBody, ("generated_text",), errors=GENERATION
     ),
     ("POST", "/generate_stream"): Operation(
-        "The same, as a stream.", GenerateBody, media=(STREAM,), errors=GENERATION
+        "The same, as a stream.", StreamBody, media=(STREAM,), errors=GENERATION
+    ),
+    ("POST", "/"): Operation(
+        "Either of the two, as `stream` says; a whole answer is a list of one.",
+        PlainBody,
+        ("generated_text",),
+        media=(JSON, STREAM),
+        errors=GENERATION,
+        many=True,
     ),
     ("GET", "/info"): Operation("What is resident.", keys=("model_id", "version", "quantization", "slots")),
     ("GET", "/health"): Operation("Ready for requests.", keys=STATUS, errors=WAITING),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -21,6 +22,9 @@ from lorikeet_server.engine.request import Event, Request
 from lorikeet_server.engine.stats import EngineStats
 from lorikeet_server.keyring import Keyring
 from lorikeet_server.metrics import Metrics
+from lorikeet_trainer.jobs.files import Files
+from lorikeet_trainer.jobs.job import Job, Order
+from lorikeet_trainer.jobs.ledger import Ledger
 
 
 class TextCodec(Protocol):
@@ -95,6 +99,22 @@ class Compiling(Protocol):
     def compile(self, constraint: Constraint) -> Future[Grammar | Refusal] | None: ...
 
 
+class Training(Protocol):
+    """Where fine-tuning jobs are ordered (`Office`)."""
+
+    @property
+    def files(self) -> Files: ...
+    @property
+    def ledger(self) -> Ledger: ...
+    def create(
+        self, order: Order, owner: str, key: str | None = None, digest: str = ""
+    ) -> tuple[Job, bool]: ...
+    def cancel(self, job: str, owner: str | None) -> Job: ...
+    def pause(self, job: str, owner: str | None) -> Job: ...
+    def resume(self, job: str, owner: str | None) -> Job: ...
+    def heard_by(self, job: str, listener: Callable[[], None]) -> AbstractContextManager[None]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class ModelCard:
     """What is resident, as GET /info says it."""
@@ -127,4 +147,5 @@ class Services:
     composer: Composing
     merges: Merging
     grammars: Compiling
+    jobs: Training
     keys: Keyring | None = None

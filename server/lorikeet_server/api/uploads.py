@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager
 from typing import Any, Protocol, TypeVar
@@ -17,13 +16,12 @@ from lorikeet_adapters.tar import TarReader
 from lorikeet_adapters.upload import Upload
 from lorikeet_server.api.body import parse_value
 from lorikeet_server.api.services import Services
-from lorikeet_server.errors import BodyTooLarge, BodyTooSlow, RequestRefused, ServerBusy
+from lorikeet_server.errors import BodyTooLarge, RequestRefused, ServerBusy
 
 T = TypeVar("T")
 FORM = "multipart/form-data"
 TAR = "application/x-tar"
 PIECE = 1 << 20  # bytes handed to a thread at once: a hash and a write of a millisecond
-SILENCE_S = 30.0
 MAX_INTAKES = 4
 TEXT_FIELDS = frozenset({"name"})  # every other field of a form or a query is JSON
 QUERY_ONLY = frozenset({"dry_run"})
@@ -51,7 +49,7 @@ async def one_of_few(http: Request) -> AsyncIterator[None]:
     """Uploads and fetches fill the disk and the threads, so only a few go on at once. Raises ServerBusy."""
     state = http.app.state
     if state.intakes >= MAX_INTAKES:
-        raise ServerBusy(f"{MAX_INTAKES} adapters are being uploaded or fetched; try again in a second")
+        raise ServerBusy(f"{MAX_INTAKES} files are being uploaded or fetched; try again in a second")
     state.intakes += 1
     try:
         yield
@@ -73,12 +71,12 @@ async def received(http: Request, services: Services) -> AsyncIterator[tuple[dic
         upload = Upload(weights)
         if media_type(http) == TAR:
             reader: Reader = TarReader(upload)
-            await _pump(http, reader, services.http.max_adapter_bytes)
+            await pump(http, reader, services.http.max_adapter_bytes)
             fields = {key: value.encode() for key, value in _query(http).items()}
         else:
             _, options = parse_options_header(http.headers["content-type"])
             reader = form = FormReader(options.get(b"boundary", b""), upload, services.http.max_body_bytes)
-            await _pump(http, reader, services.http.max_adapter_bytes)
+            await pump(http, reader, services.http.max_adapter_bytes)
             fields = form.fields
         yield typed(fields), upload.files()
 
@@ -107,35 +105,26 @@ def _query(http: Request) -> dict[str, str]:
     return fields
 
 
-async def _pump(http: Request, reader: Reader, max_bytes: int) -> None:
+async def pump(http: Request, reader: Reader, max_bytes: int, flag: str = "--max-adapter-bytes") -> None:
     """The body into the reader, by a thread and a megabyte at a time.
 
     What is refused half-way is answered at once; uvicorn reads the rest and drops it, so a client that
     is still sending sees the reason and no broken connection.
     """
-    _check_length(http, max_bytes)
-    async for piece in _pieces(http, max_bytes):
+    too_large = BodyTooLarge(f"the upload is over {max_bytes} bytes, the most that {flag} allows")
+    _check_length(http, max_bytes, too_large)
+    async for piece in _pieces(http, max_bytes, too_large):
         await run_in_threadpool(reader.feed, piece)
     await run_in_threadpool(reader.close)
 
 
-async def _pieces(http: Request, max_bytes: int) -> AsyncIterator[bytes]:
+async def _pieces(http: Request, max_bytes: int, too_large: BodyTooLarge) -> AsyncIterator[bytes]:
     gathered = bytearray()
     total = 0
-    chunks = http.stream()
-    while True:
-        try:
-            async with asyncio.timeout(SILENCE_S):
-                chunk = await anext(chunks, None)
-        except TimeoutError:
-            raise BodyTooSlow(f"nothing of the body came for {SILENCE_S:.0f} s; send it again") from None
-        if chunk is None:
-            break
+    async for chunk in http.stream():
         total += len(chunk)
         if total > max_bytes:
-            raise BodyTooLarge(
-                f"the upload is over {max_bytes} bytes, the most that --max-adapter-bytes allows"
-            )
+            raise too_large
         gathered += chunk
         if len(gathered) >= PIECE:
             yield bytes(gathered)
@@ -144,8 +133,8 @@ async def _pieces(http: Request, max_bytes: int) -> AsyncIterator[bytes]:
         yield bytes(gathered)
 
 
-def _check_length(http: Request, max_bytes: int) -> None:
+def _check_length(http: Request, max_bytes: int, too_large: BodyTooLarge) -> None:
     """Refuse by the length promised, before a byte is read; a body without one is counted as it comes."""
     promised = http.headers.get("content-length", "")
     if promised.isdigit() and int(promised) > max_bytes:
-        raise BodyTooLarge(f"the upload is over {max_bytes} bytes, the most that --max-adapter-bytes allows")
+        raise too_large

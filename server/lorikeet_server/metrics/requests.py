@@ -13,6 +13,7 @@ from lorikeet_server.engine.stats import EngineStats
 from lorikeet_server.metrics import ladders
 from lorikeet_server.metrics.adapters import AdapterCounts, Names, NoNames
 from lorikeet_server.metrics.engine import EngineFacts
+from lorikeet_server.metrics.jobs import JobFacts, Jobs, NoJobs
 from lorikeet_server.metrics.loads import LoadTimes
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for every counter, which no dashboard reads
@@ -48,6 +49,7 @@ class Metrics:
         *,
         names: Names | None = None,
         loads: LoadTimes | None = None,
+        jobs: Jobs | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.registry = CollectorRegistry()
@@ -66,6 +68,7 @@ class Metrics:
         self._adapters = AdapterCounts(names or NoNames())
         self.registry.register(self._adapters)
         self.registry.register((loads or LoadTimes()).histogram)
+        self.registry.register(JobFacts(jobs or NoJobs()))
         self.registry.register(EngineFacts(stats))
 
     def observe(self, request: Request, event: Event) -> None:

@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 
 from lorikeet_server.api.app import ROUTES
 from lorikeet_server.api.body import MAX_DEPTH, parse_json
+from lorikeet_server.api.envelope import NATIVE_PATHS
 from lorikeet_server.errors import RequestRefused
 from tests.server.world import BASE, HTTP, LOCAL, Exchange, Server
 
@@ -47,11 +48,12 @@ MALFORMED: dict[str, bytes] = {
 }
 
 
+@pytest.mark.safety("security 10")
 @pytest.mark.parametrize("path", POSTS)
 @pytest.mark.parametrize("kind", list(MALFORMED))
 def test_malformed_bodies_are_refused_before_anything_else(client: TestClient, path: str, kind: str) -> None:
     answer = client.post(path, content=MALFORMED[kind], headers=JSON)
-    assert answer.status_code == (422 if path.startswith("/generate") else 400), answer.text
+    assert answer.status_code == (422 if path in NATIVE_PATHS else 400), answer.text
     error = answer.json()["error"]
     message = error if isinstance(error, str) else error["message"]
     assert message.startswith(("the body", "the number", "an object in the body"))
@@ -65,6 +67,7 @@ def test_the_same_reason_twice_is_not_found_by_chance() -> None:
     assert parse_json(b'{"a": {"b": 1}, "c": {"b": 1}}') == {"a": {"b": 1}, "c": {"b": 1}}
 
 
+@pytest.mark.safety("security 10")
 @pytest.mark.parametrize("depth", [MAX_DEPTH - 1, MAX_DEPTH, MAX_DEPTH + 1])
 def test_the_depth_bound_is_exact(depth: int) -> None:
     body = '{"a":' * depth + "1" + "}" * depth
@@ -87,12 +90,14 @@ def test_every_plain_object_comes_through_unchanged(value: dict[str, Any]) -> No
     assert parse_json(json.dumps(value, ensure_ascii=False).encode()) == value
 
 
+@pytest.mark.safety("security 10")
 @given(st.binary(max_size=40) | st.text(max_size=40).map(str.encode))
 def test_arbitrary_bytes_are_an_object_or_refused(raw: bytes) -> None:
     with suppress(RequestRefused):
         assert isinstance(parse_json(raw), dict)
 
 
+@pytest.mark.safety("security 10")
 @pytest.mark.parametrize("path", POSTS)
 def test_a_body_over_the_limit_is_413(client: TestClient, path: str) -> None:
     answer = client.post(path, content=b" " * (HTTP.max_body_bytes + 1), headers=JSON)
@@ -107,6 +112,7 @@ def test_a_body_of_exactly_the_limit_is_read(client: TestClient) -> None:
     assert answer.status_code == 200
 
 
+@pytest.mark.safety("security 10")
 def test_a_chunked_body_is_not_read_past_the_limit(server: Server) -> None:
     """No content-length, and no end in sight: the chunks after the limit are never asked for."""
 
@@ -120,6 +126,7 @@ def test_a_chunked_body_is_not_read_past_the_limit(server: Server) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.safety("security 10")
 def test_a_body_in_single_bytes_is_put_together(server: Server) -> None:
     async def scenario() -> None:
         raw = b'{"model": "nobody", "prompt": "a"}'
@@ -140,7 +147,7 @@ def test_a_body_that_does_not_call_itself_json_is_refused(
     headers = {} if kind is None else {"content-type": kind}
     answer = client.post(path, content=b"{}", headers=headers)
     is_form_of_files = path == "/v1/adapters" and kind is not None and kind.startswith("multipart")
-    assert answer.status_code == (422 if path.startswith("/generate") else 403 if is_form_of_files else 400)
+    assert answer.status_code == (422 if path in NATIVE_PATHS else 403 if is_form_of_files else 400)
     assert ("x-lorikeet" if is_form_of_files else "application/json") in answer.text
 
 

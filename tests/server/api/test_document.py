@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,8 @@ from starlette.testclient import TestClient
 from lorikeet_server.api.app import ROUTES
 from lorikeet_server.api.body import Body
 from lorikeet_server.api.document import PARAMETERS, document
+from lorikeet_server.api.envelope import NATIVE_PATHS
+from lorikeet_server.api.gate import NEEDS, OPEN, open_routes
 from lorikeet_server.api.operations import JSON, OPERATIONS
 from lorikeet_server.errors import TABLE
 from tests.server.world import BASE, post
@@ -57,7 +60,7 @@ def test_every_error_status_stands_somewhere_with_its_code() -> None:
     told = {
         (int(status), code)
         for _, path, operation in operations()
-        if not path.startswith("/generate")
+        if path not in NATIVE_PATHS
         for status, answer in operation["responses"].items()
         if int(status) >= 400
         for code in answer["description"].split(", ")
@@ -65,12 +68,29 @@ def test_every_error_status_stands_somewhere_with_its_code() -> None:
     assert {(row.status, row.code) for row in TABLE.values()} <= told
 
 
-def test_native_routes_have_their_own_statuses_and_shape() -> None:
-    answers = DOCUMENT["paths"]["/generate"]["post"]["responses"]
+@pytest.mark.parametrize("path", sorted(NATIVE_PATHS))
+def test_native_routes_have_their_own_statuses_and_shape(path: str) -> None:
+    answers = DOCUMENT["paths"][path]["post"]["responses"]
     assert {"422", "424", "429"} <= answers.keys()
     assert "400" not in answers
     schema = answers["424"]["content"][JSON]["schema"]
     assert schema == {"$ref": "#/components/schemas/NativeError"}
+
+
+def test_without_keys_no_operation_needs_one() -> None:
+    assert "securitySchemes" not in DOCUMENT["components"]
+    assert not [path for _, path, operation in operations() if "security" in operation]
+
+
+@pytest.mark.parametrize("open_metrics", [False, True])
+def test_with_keys_each_operation_names_the_scopes_that_open_it(open_metrics: bool) -> None:
+    made = document(open_routes(open_metrics))
+    (scheme,) = made["components"]["securitySchemes"]
+    for path, methods in made["paths"].items():
+        for operation in methods.values():
+            told = {scope for each in operation.get("security", ()) for scope in each[scheme]}
+            is_open = path in OPEN or (open_metrics and path.startswith("/metrics"))
+            assert told == (set() if is_open else NEEDS[path.replace("{name}", "{name:path}")])
 
 
 def test_it_is_sound() -> None:
@@ -86,7 +106,7 @@ def test_it_is_sound() -> None:
     for _, path, operation in operations():
         told = {each["$ref"].rpartition("/")[2] for each in operation.get("parameters", ())}
         in_path = {name for name in told if PARAMETERS[name]["in"] == "path"}
-        assert in_path == ({"name"} if "{name}" in path else set())
+        assert in_path == set(re.findall(r"{(\w+)}", path))
         assert all("description" in answer for answer in operation["responses"].values())
 
 
@@ -116,6 +136,7 @@ def references(part: Any) -> Iterator[str]:
         ("/v1/completions", {"prompt": ["a", "b"], "adapters": [{"name": "formal", "weight": 0.5}]}),
         ("/v1/completions", {"prompt": "a", "lora": [{"id": "formal", "scale": 1}]}),
         ("/generate", {"inputs": "a", "parameters": {"adapter_id": "formal", "api_token": "x"}}),
+        ("/", {"inputs": "a", "stream": False, "parameters": {"max_new_tokens": 1}}),
         ("/tokenize", {"prompt": "a"}),
         ("/detokenize", {"tokens": [1]}),
     ],
@@ -143,7 +164,7 @@ def test_what_the_server_takes_the_document_takes(
         ("ChatBody", {"model": BASE, "messages": MESSAGES, "stop": 5}),
         ("CompletionBody", {"model": None, "prompt": "a"}),
         ("LoadBody", {"lora_name": "a"}),
-        ("RegisterBody", {"name": "a", "source": {"type": "local"}}),
+        ("TrialBody", {"name": "a", "source": {"type": "local"}}),
         ("AliasBody", {"targets": [{"name": "a", "generation": "short"}]}),
     ],
 )
@@ -156,6 +177,17 @@ def test_no_body_has_a_field_that_the_document_leaves_out() -> None:
     for body in bodies:
         told = DOCUMENT["components"]["schemas"][body.__name__]["properties"].keys()
         assert told == body.model_fields.keys() | body.NEUTRAL.keys() | body.NO_EFFECT, body
+
+
+def made(client: TestClient, path: str) -> str:
+    """A file, or a job of it that fails for its one row."""
+    if "{id}" not in path:
+        return ""
+    sent = {"files": {"file": ("rows.jsonl", b"{}")}, "data": {"purpose": "fine-tune"}}
+    file = client.post("/v1/files", **sent, headers={"x-lorikeet": "1"}).json()["id"]
+    if "jobs" not in path:
+        return str(file)
+    return str(post(client, "/v1/fine_tuning/jobs", {"model": BASE, "training_file": file}).json()["id"])
 
 
 @pytest.mark.parametrize(
@@ -171,7 +203,7 @@ def test_an_answer_has_the_keys_it_is_promised_to_have(client: TestClient, path:
     if path == "/v1/aliases/{name}":
         target = {"targets": [{"name": "formal"}]}
         assert client.put(given, json=target).status_code in (200, 201)
-    answer = client.get(given)
+    answer = client.get(given.replace("{id}", made(client, path)))
     assert answer.status_code == 200
     promised = DOCUMENT["paths"][path]["get"]["responses"]["200"]["content"][JSON]["schema"]
     Draft202012Validator(promised).validate(answer.json())

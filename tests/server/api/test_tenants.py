@@ -105,12 +105,13 @@ FORMS: dict[str, Ask] = {
 }
 
 
+@pytest.mark.safety("security 1")
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", ["formal", "ours"])
 def test_what_is_private_to_another_is_answered_like_what_is_not_there(
     house: Keyed, form: str, name: str
 ) -> None:
-    """Safety rule 1: the two answers differ in nothing but the name that was sent."""
+    """The two answers differ in nothing but the name that was sent."""
     before = house.by("operator").get("/v1/adapters").json()
     private, missing = FORMS[form](house.by("beta"), name), FORMS[form](house.by("beta"), MISSING)
     assert private.status_code in (404, 412)
@@ -295,6 +296,7 @@ def test_idempotency_keys_do_not_cross_tenants(house: Keyed) -> None:
     assert "acme" not in other.text
 
 
+@pytest.mark.safety("metrics 3")
 def test_private_names_are_in_no_metric(house: Keyed) -> None:
     for form in ("model", "blend", "native", "ties"):
         assert FORMS[form](house.by("acme"), "formal").status_code == 200
@@ -303,8 +305,9 @@ def test_private_names_are_in_no_metric(house: Keyed) -> None:
     assert not [word for word in ("formal", generation[:12], "acme", *house.secrets.values()) if word in text]
 
 
+@pytest.mark.safety("security 12")
 def test_the_engine_knows_whose_request_it_is(house: Keyed, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Safety rule 12: the prefix cache's salt and the fair shares are by `Request.tenant`."""
+    """The prefix cache's salt and the fair shares are by `Request.tenant`."""
     seen: list[str] = []
     submit = house.server.engine.submit
     monkeypatch.setattr(
@@ -334,3 +337,25 @@ def test_a_tenant_over_its_bound_is_429_and_the_others_go_on(
             assert FORMS[form](house.by("beta"), BASE if form == "model" else "").status_code == 200
         text = house.by("scraping").get("/metrics").text
     assert 'lorikeet_rejections_total{reason="overloaded"} 2.0' in text
+
+
+def test_what_may_be_meant_is_only_what_the_tenant_sees(house: Keyed) -> None:
+    """`formal` is acme's and `ours` an alias on it: to beta a slip is just a name that nobody has."""
+
+    def told(who: str, name: str) -> str:
+        answers = [ask(house.by(who), name) for ask in (FORMS["model"], FORMS["blend"])]
+        answers.append(house.by(who).post("/v1/tokenize", json={"model": name, "prompt": "Hi"}))
+        messages = {answer.json()["error"]["message"] for answer in answers}
+        assert [answer.status_code for answer in answers] == [404] * 3
+        (message,) = messages
+        assert isinstance(message, str)
+        return message
+
+    assert "did you mean `formal`?" in told("acme", "formall")
+    assert "did you mean" not in told("beta", "formall")
+    assert "did you mean `friendly`?" in told("beta", "frendly")
+    assert "did you mean `triage`?" in told("beta", "triag")
+    assert "did you mean `ours`?" in told("acme", "our")
+    assert "did you mean" not in told("beta", "our")
+    for path in ("/v1/adapters/ours", "/v1/adapters/history/ours"):
+        assert "alias" not in house.by("beta").get(path).text

@@ -30,6 +30,7 @@ from lorikeet_trainer.messages import Began, Done, Failed, Message, Saved, Stepp
 
 log = logging.getLogger("lorikeet")
 KEPT_CHECKPOINTS = 3
+OURS = frozenset({"internal_error", "cannot_write", "invalid_request"})
 GATE_FAILED, NOT_SERVABLE, WORKER_LOST = "gate_failed", "adapter_not_servable", "worker_lost"
 
 
@@ -99,7 +100,7 @@ class Clerk:
             case Done():
                 self._done(known, message)
             case Failed():
-                self.fail(job, JobFailure(message.code, message.message, message.param or None))
+                self.fail(job, _failure(job, message))
             case Stopped():
                 note = Note(f"Stopped at step {message.step}, which is kept")
                 self._ledger.move(job, JobEvent.STOP, note, lease=None)
@@ -189,6 +190,14 @@ class Clerk:
         with self._shelf.intake.file() as arrival:
             arrival.write(results_csv(events))
             return self._shelf.put(arrival, "step_metrics.csv", job.owner, FilePurpose.RESULTS).id
+
+
+def _failure(job: str, message: Failed) -> JobFailure:
+    """What went wrong on our side can name folders, which are for the log alone."""
+    if message.code not in OURS:
+        return JobFailure(message.code, message.message, message.param or None)
+    log.error("the worker of %s failed with %s: %s", job, message.code, message.message)
+    return JobFailure(message.code, "the training process failed; the server's log has the reason")
 
 
 def _metrics(step: Stepped) -> Note:

@@ -7,12 +7,12 @@ import string
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from lorikeet_trainer.jobs.lifecycle import OVER, JobState
 
 ALPHABET = string.ascii_letters + string.digits
-AUTO = "auto"
+AUTO: Final = "auto"
 MAX_ATTEMPTS = 3  # workers lost in a row without a new checkpoint
 BASE_SHOWN, TENANT_SHOWN, MAX_SUFFIX = (
     16,

@@ -20,7 +20,7 @@ from lorikeet_trainer.jobs.errors import JobRefused, TrainingUnavailable
 from lorikeet_trainer.jobs.files import Files
 from lorikeet_trainer.jobs.job import FilePurpose, Job, Order, new_id
 from lorikeet_trainer.jobs.ledger import Ledger, Note
-from lorikeet_trainer.jobs.lifecycle import JobEvent, JobState
+from lorikeet_trainer.jobs.lifecycle import JobEvent
 from lorikeet_trainer.jobs.process import COMMAND
 from lorikeet_trainer.jobs.publisher import Publisher
 from lorikeet_trainer.jobs.supervisor import Supervisor
@@ -77,6 +77,11 @@ class Office:
         self.supervisor.leave()
         self.ledger.bell.ring_all()
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether every worker has ended since `leave`."""
+        return self.supervisor.is_gone
+
     def close(self, seconds: float) -> None:
         """Workers have so long; then they are killed and go on at the next start all the same."""
         self.supervisor.close(seconds)
@@ -113,8 +118,13 @@ class Office:
     def resume(self, job: str, owner: str | None) -> Job:
         return self._move(job, owner, JobEvent.RESUME, "The job was resumed", attempt=0)
 
-    def counts(self) -> Mapping[JobState, int]:
-        return self.ledger.counts()
+    def counts(self) -> Mapping[str, int]:
+        """Jobs by state."""
+        return {str(state): count for state, count in self.ledger.counts().items()}
+
+    def totals(self) -> tuple[int, int, int]:
+        """Steps, checkpoints and workers lost since the server started."""
+        return self.clerk.steps, self.clerk.checkpoints, self.clerk.lost
 
     def heard_by(self, job: str, listener: Callable[[], None]) -> AbstractContextManager[None]:
         """`listener` is called on some thread after each change to the job, for as long as `with` lasts."""

@@ -85,6 +85,10 @@ class Supervisor:
         self._leaving.set()
         self.wake()
 
+    @property
+    def is_gone(self) -> bool:
+        return self._gone.is_set() or not self._thread.is_alive()
+
     def close(self, seconds: float) -> bool:
         """Wait for the workers that `leave` has told, and kill what is left then; False if something was."""
         self.leave()

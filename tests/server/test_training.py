@@ -1,0 +1,178 @@
+"""A server that trains, as a process, with the real worker: kill -9 of either leaves no trace in the adapter."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from safetensors.numpy import load_file
+
+from tests.server.process import ServerProcess, lorikeet
+from tests.server.world import BASE, CONTEXT, World
+
+ROWS = [{"prompt": f"where is order {index}?", "completion": f" on shelf {index % 7}"} for index in range(24)]
+STEPS = 12
+PATIENCE = 240.0
+SETTINGS = {"max_steps": STEPS, "checkpoint_steps": 3, "rank": 4, "learning_rate": 2e-3}
+
+
+class Trainer:
+    """A server process, and OpenAI's client of whatever address it has now."""
+
+    def __init__(self, folder: Path, world: World) -> None:
+        words = [
+            "--model",
+            str(world.base),
+            "--served-name",
+            BASE,
+            "--quantization",
+            "fp32",
+            "--threads",
+            "1",
+        ]
+        self.process = ServerProcess(folder, *words, "--max-model-len", str(CONTEXT))
+
+    @property
+    def client(self) -> openai.OpenAI:
+        headers = {"x-lorikeet": "1"}  # a form without keys
+        return openai.OpenAI(api_key="none", base_url=f"{self.process.url}/v1", default_headers=headers)
+
+    def order(self, **more: Any) -> str:
+        data = "".join(json.dumps(each) + "\n" for each in ROWS).encode()
+        client = self.client
+        file = client.files.create(file=("rows.jsonl", data), purpose="fine-tune")
+        job = client.fine_tuning.jobs.create(
+            model=BASE, training_file=file.id, seed=5, extra_body={"x_lorikeet": {**SETTINGS, **more}}
+        )
+        return job.id
+
+    def follow(self, job: str) -> Iterator[dict[str, Any]]:
+        """Events as the stream tells them, for as long as the server lives."""
+        address = f"{self.process.url}/v1/fine_tuning/jobs/{job}/events?stream=true"
+        with httpx.stream("GET", address, timeout=PATIENCE) as answer:
+            for line in answer.iter_lines():
+                if line.startswith("data: {"):
+                    yield json.loads(line.removeprefix("data: "))
+
+    def finish(self, job: str) -> Any:
+        told = [each["message"] for each in self.follow(job)]
+        done = self.client.fine_tuning.jobs.retrieve(job)
+        assert done.status == "succeeded", (done, told)
+        return done
+
+    def tensors(self, generation: str) -> dict[str, bytes]:
+        """Out of the data folder, whatever else the file says of its making."""
+        with closing(sqlite3.connect(self.process.data / "catalogue.sqlite")) as catalogue:
+            ((weights,),) = catalogue.execute(
+                "SELECT weights FROM generations WHERE generation = ?", (generation,)
+            ).fetchall()
+        found = load_file(self.process.data / "blobs" / "sha256" / weights[:2] / weights)
+        return {name: tensor.tobytes() for name, tensor in found.items()}
+
+    def worker_of(self, job: str) -> int | None:
+        """Its process id, as the lease has it."""
+        path = self.process.data / "training" / "jobs.sqlite"
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as ledger:
+            ((lease,),) = ledger.execute("SELECT lease FROM jobs WHERE id = ?", (job,)).fetchall()
+        return None if lease is None else int(json.loads(lease)["pid"])
+
+    def kill_worker(self, job: str) -> None:
+        pid = self.worker_of(job)
+        if pid is not None:
+            with suppress(ProcessLookupError):  # it was about to be restarted
+                os.kill(pid, signal.SIGKILL)
+
+    def some_way(self, job: str, events: int) -> bool:
+        """Until the job has told so many events more than it had; False when it is over."""
+        with closing(self.follow(job)) as told:
+            for _ in range(events):
+                if next(told, None) is None:
+                    return False
+        return True
+
+    def told(self, job: str) -> int:
+        return len(list(self.client.fine_tuning.jobs.list_events(job, limit=100)))
+
+
+@pytest.fixture
+def trainer(world: World, tmp_path: Path) -> Iterator[Trainer]:
+    made = Trainer(tmp_path, world)
+    yield made
+    made.process.close()
+
+
+def disturbed(trainer: Trainer, kills: int, seed: int) -> Any:
+    """A job during which the worker or the server is killed at random moments, in turn."""
+    chance = random.Random(seed)
+    job = trainer.order()
+    for number in range(kills):
+        if not trainer.some_way(job, trainer.told(job) + chance.randrange(1, 8)):
+            break
+        until = time.monotonic() + chance.uniform(0, 0.3)
+        while time.monotonic() < until:
+            pass
+        if number % 2:
+            trainer.process.end(signal.SIGKILL)
+        else:
+            trainer.kill_worker(job)
+    return trainer.finish(job)
+
+
+def compare(trainer: Trainer, kills: int) -> None:
+    whole = trainer.finish(trainer.order())
+    broken = disturbed(trainer, kills, seed=kills)
+    first, second = (trainer.tensors(each.x_lorikeet["generation"]) for each in (whole, broken))
+    assert first == second
+    answers = [
+        trainer.client.completions.create(
+            model=each.fine_tuned_model, prompt="where is", max_tokens=8, temperature=0
+        )
+        for each in (whole, broken)
+    ]
+    assert answers[0].choices[0].text == answers[1].choices[0].text
+    last = trainer.client.fine_tuning.jobs.checkpoints.list(broken.id).data[0]
+    assert last.step_number == STEPS
+    trainer.client.completions.create(model=last.fine_tuned_model_checkpoint, prompt="where", max_tokens=1)
+
+
+@pytest.mark.timeout(600)
+def test_kills_of_worker_and_server_leave_no_trace(trainer: Trainer) -> None:
+    compare(trainer, kills=2)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_ten_kills_leave_no_trace(trainer: Trainer) -> None:
+    compare(trainer, kills=10)
+
+
+@pytest.mark.timeout(600)
+def test_a_server_that_is_told_to_stop_keeps_the_step_it_was_at(trainer: Trainer) -> None:
+    job = trainer.order(max_steps=400)
+    assert next(each for each in trainer.follow(job) if each["type"] == "metrics")
+    assert trainer.process.end(signal.SIGTERM) == 0
+    found = trainer.client.fine_tuning.jobs.retrieve(job)
+    assert found.model_extra is not None
+    assert found.model_extra["x_lorikeet"]["attempt"] == 0
+    shown = lorikeet("jobs", "show", job, "--url", trainer.process.url)
+    assert shown.returncode == 0, shown.stderr
+    assert job in shown.stdout
+    listed = lorikeet("jobs", "list", "--data-dir", str(trainer.process.data), "--json")
+    assert [each["id"] for each in json.loads(listed.stdout)] == [job]
+    events = lorikeet("jobs", "events", job, "--url", trainer.process.url)
+    assert "which is kept" in events.stdout
+    assert lorikeet("jobs", "pause", job, "--url", trainer.process.url).returncode == 0
+    refused = lorikeet("jobs", "cancel", "ftjob-none", "--url", trainer.process.url)
+    assert (refused.returncode, "there is no fine-tuning job" in refused.stderr) == (1, True)
+    assert "cancelled" in lorikeet("jobs", "cancel", job, "--url", trainer.process.url).stdout
