@@ -82,17 +82,7 @@ def assemble(
     merges = Merges(registry, composer)
     loads = LoadTimes()
     engine = make_engine(config, base, tokenizer, registry, merges, loads=loads)
-    store.notes.remember_base(
-        ServedBase(
-            config.model.source,
-            base.name,
-            base.quantization,
-            base.fingerprint,
-            config.keep_generations,
-            origin.checkpoint,
-            origin.probe,
-        )
-    )
+    store.notes.remember_base(_remembered(config, base, origin))
     tested = self_test(base, config.engine.kernel)
     if config.model.source == "demo":
         offer_embedded(registry, store)
@@ -131,6 +121,18 @@ def open_office(config: ServerConfig, folder: Path, registry: Registry, base: Ba
     )
     limits = TrainingLimits(training.training_jobs, training.max_files_bytes, training.job_silence_seconds)
     return Office(folder / "training", registry, trained, limits)
+
+
+def _remembered(config: ServerConfig, base: BaseModel, origin: Origin) -> ServedBase:
+    return ServedBase(
+        config.model.source,
+        base.name,
+        base.quantization,
+        base.fingerprint,
+        config.keep_generations,
+        origin.checkpoint,
+        origin.probe,
+    )
 
 
 def origin_of(base: BaseModel, tokenizer: Tokenizer) -> Origin:
