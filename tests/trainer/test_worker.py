@@ -1,0 +1,55 @@
+"""What a worker says of what went wrong, and that a folder has one worker at a time."""
+
+from __future__ import annotations
+
+import fcntl
+from pathlib import Path
+
+import pytest
+import torch
+
+from lorikeet_adapters.errors import BaseModelRefused
+from lorikeet_trainer import worker
+from lorikeet_trainer.errors import DatasetRefused, LossNotFinite, RecipeRefused, ResumeRefused
+from lorikeet_trainer.finding import RowFinding
+from lorikeet_trainer.material import FileRefused
+from lorikeet_trainer.messages import Failed
+from tests.trainer.jobs import run_worker
+
+FINDING = RowFinding(3, "prompt", "missing_key", "there is no prompt", "add it")
+REFUSED = DatasetRefused("rows.jsonl", [FINDING])
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "param"),
+    [
+        (FileRefused(REFUSED, "rows.jsonl", "training_file"), "invalid_training_file", "training_file"),
+        (FileRefused(REFUSED, "rows.jsonl", "validation_file"), "invalid_validation_file", "validation_file"),
+        (RecipeRefused(["rank 0"]), "invalid_recipe", ""),
+        (ResumeRefused("recipe.rank", 4, 8), "cannot_resume", "recipe.rank"),
+        (LossNotFinite(7, "loss", float("nan")), "loss_not_finite", ""),
+        (BaseModelRefused("no base"), "base_model_refused", ""),
+        (torch.OutOfMemoryError("CUDA out of memory"), "out_of_memory", ""),
+        (OSError(28, "No space left on device"), "cannot_write", ""),
+        (ZeroDivisionError("division by zero"), "internal_error", ""),
+    ],
+    ids=lambda value: getattr(type(value), "__name__", ""),
+)
+def test_each_failure_has_its_code(error: Exception, code: str, param: str) -> None:
+    said = worker.failed(error)
+    assert (said.code, said.param) == (code, param)
+    assert str(error) in said.message
+
+
+def test_a_worker_refuses_what_is_no_job_and_what_another_has(tmp_path: Path) -> None:
+    code, said = run_worker(tmp_path)
+    assert code == 1
+    (last,) = said
+    assert isinstance(last, Failed)
+    assert last.code == "invalid_request"
+    assert "request.json` cannot be read" in last.message
+    with (tmp_path / worker.LOCK_FILE).open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        (last,) = run_worker(tmp_path)[1]
+    assert isinstance(last, Failed)
+    assert "another worker is at work" in last.message
