@@ -273,7 +273,9 @@ def test_the_history_is_one_line_a_step(trained: TrainedAdapter) -> None:
         "valid_loss",
         "valid_accuracy",
     ]
-    assert rows[1:] == [[str(value) for value in astuple(point)] for point in trained.history]
+    assert rows[1:] == [
+        ["" if value is None else str(value) for value in astuple(point)] for point in trained.history
+    ]
     assert [point.step for point in trained.history] == list(range(1, 61))
     assert trained.history[-1].tokens == 60 * trained.dataset.tokens
     assert trained.history[-1].train_accuracy > trained.history[0].train_accuracy

@@ -92,7 +92,7 @@ def main(folder: Path) -> int:
 def failed(error: Exception) -> Failed:
     """What went wrong, for the job's owner."""
     code = code_of(error)
-    param = getattr(error, "param", getattr(error, "field", ""))
+    param = getattr(error, "param", None) or getattr(error, "field", None) or ""
     if param == "validation_file":
         code = "invalid_validation_file"
     message = str(error) or type(error).__name__
