@@ -118,15 +118,18 @@ async def interleaved(streams: Sequence[Events]) -> AsyncGenerator[tuple[int, Ev
 
     Whoever stops listening, by an error or because the client has left, has cancelled all of them.
     """
+    if len(streams) == 1:  # the usual case needs no task of its own to carry each token over
+        async with aclosing(_until_finished(streams[0])) as only:
+            async for each in only:
+                yield 0, each
+        return
     arrived: asyncio.Queue[tuple[int, Event | Exception]] = asyncio.Queue()
 
     async def pump(place: int, stream: Events) -> None:
         try:
-            async for event in stream:
-                arrived.put_nowait((place, event))
-                if isinstance(event, Finished):
-                    return
-            raise GenerationFailed("the stream ended early")
+            async with aclosing(_until_finished(stream)) as events:
+                async for event in events:
+                    arrived.put_nowait((place, event))
         except Exception as error:
             arrived.put_nowait((place, error))
 
@@ -140,10 +143,22 @@ async def interleaved(streams: Sequence[Events]) -> AsyncGenerator[tuple[int, Ev
             running -= isinstance(event, Finished)
             yield place, event
     finally:
-        for each in pumps:
-            each.cancel()
+        for task in pumps:
+            task.cancel()
         for stream in streams:
             stream.close()
+
+
+async def _until_finished(stream: Events) -> AsyncGenerator[Event, None]:
+    """Raises GenerationFailed when the stream ends without its ending; closed early it has cancelled its request."""
+    try:
+        async for event in stream:
+            yield event
+            if isinstance(event, Finished):
+                return
+        raise GenerationFailed("the stream ended early")
+    finally:
+        stream.close()
 
 
 async def collect(streams: Sequence[Events], field: str = "model") -> list[Answer]:
