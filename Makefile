@@ -29,8 +29,15 @@ fix: .venv/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# A short tour: some minutes on two cores, most of them for the model of real shape.
 bench: .venv/.dev
-	$(BIN)/lorikeet bench latency --model demo
+	mkdir -p results
+	$(BIN)/lorikeet bench latency --model demo --out results/latency-demo.json
+	$(BIN)/lorikeet bench swap --out results/swap-demo.json
+	$(BIN)/lorikeet bench fidelity --rows 10 --out results/fidelity-demo.json
+	test -d results/qwen2.5-0.5b || $(BIN)/lorikeet bench make-model --shape qwen2.5-0.5b --out results/qwen2.5-0.5b
+	$(BIN)/lorikeet bench latency --model results/qwen2.5-0.5b --quantization bf16 --batch 1,8 --adapters 1,8 --tokens 16 --out results/latency-0.5b.json
+	$(BIN)/lorikeet bench report results/*.json --out results/report
 
 clean:
 	rm -rf .venv build dist lorikeet-data

@@ -15,7 +15,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lorikeet_adapters.base_model import demo_base
+from lorikeet_adapters.base_source import demo_base
 from lorikeet_adapters.outline import Outline
 from lorikeet_adapters.peft_files import peft_files
 from lorikeet_adapters.weights import AdapterWeights, ModuleRows

@@ -35,7 +35,20 @@ def test_every_flag_is_documented(flag: str) -> None:
     [
         "train",
         "eval",
-        "bench latency",
+        *(
+            f"bench {each}"
+            for each in (
+                "latency",
+                "serving",
+                "scale",
+                "swap",
+                "prefix",
+                "fidelity",
+                "make-model",
+                "compare",
+                "report",
+            )
+        ),
         "adapters add",
         "adapters check",
         "adapters convert",
@@ -95,6 +108,21 @@ def finding_codes() -> Iterator[str]:
                 code = node.args[place]
                 if isinstance(code, ast.Constant) and isinstance(code.value, str):
                     yield code.value
+
+
+def test_the_table_of_errors_is_the_codes() -> None:
+    """Each row of the table has the status that the code answers with, and none is made up."""
+    section = REFERENCE.partition("\n## Errors")[2].partition("\n## ")[0]
+    told = {
+        (int(status), code)
+        for status, codes in re.findall(r"^\| (\d{3}) \| ([^|]*) \|", section, re.MULTILINE)
+        for code in re.findall(r"`(\w+)`", codes)
+    }
+    answered = {(row.status, row.code) for row in TABLE.values()}
+    answered |= {(TABLE[kind].status, code) for code, kind in FAILURES.items()}
+    sources = "".join(path.read_text() for path in (ROOT / "server" / "lorikeet_server" / "api").glob("*.py"))
+    answered |= {(400, code) for code in re.findall(r'\bcode="(\w+)"', sources)}  # of RequestRefused
+    assert told == answered | {(404, "not_found"), (405, "method_not_allowed")}
 
 
 def test_every_metric_is_documented() -> None:

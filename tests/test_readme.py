@@ -118,6 +118,23 @@ def test_the_blend_says_what_neither_adapter_nor_the_base_says(demo_url: str) ->
         assert said["choices"][0]["message"]["content"] == expected != blend
 
 
+def test_the_snippet_makes_an_adapter_that_says_what_the_readme_says(demo_url: str, tmp_path: Path) -> None:
+    (snippet,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    subprocess.run([sys.executable, "-c", snippet], cwd=tmp_path, check=True, capture_output=True)
+    lorikeet = str(Path(sys.executable).with_name("lorikeet"))
+    for words in (("check", "my-adapter"), ("add", "my-adapter", "--name", "support")):
+        command = [lorikeet, "adapters", *words, "--url", demo_url]
+        done = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
+        assert "warning" not in done.stdout
+    body = {
+        "model": "support",
+        "messages": [{"role": "user", "content": "Where is my order?"}],
+        "temperature": 0,
+    }
+    answer = json.loads(ask(demo_url, body))["choices"][0]["message"]["content"]
+    assert f"it says `{answer}`" in README
+
+
 def pack(base: BaseModel) -> None:
     """What bitsandbytes' AVX-512 kernel computes with: the scales of NF4 blocks in bfloat16, not nested."""
     for module in base.model.modules():

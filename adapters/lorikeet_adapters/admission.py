@@ -61,7 +61,7 @@ class Admission:
                 findings += refusal.findings
         if findings:
             raise AdapterRefused(findings)
-        return facts
+        return replace(facts, warnings=(*facts.warnings, *files.warnings))
 
     def read(self, base_name: str) -> Directory:
         """What names mean by what lies on disk, every generation judged against this base."""
@@ -100,4 +100,5 @@ class Admission:
 
 
 def _plain(facts: AdapterFacts) -> dict[str, Any]:
-    return {"ranks": dict(facts.ranks), "bytes": facts.bytes, "warnings": list(facts.warnings)}
+    told = {"ranks": dict(facts.ranks), "bytes": facts.bytes, "warnings": list(facts.warnings)}
+    return {**told, "dora": facts.dora}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
+from lorikeet_adapters.base_source import resolve_source
 from lorikeet_adapters.context import context_length
 from lorikeet_adapters.errors import BaseModelRefused
 from lorikeet_adapters.families import refusal
@@ -70,22 +72,6 @@ class BaseModel:
     def context_length(self) -> int:
         """Longest sequence in tokens that the model's positions were made for."""
         return context_length(self.model.config)
-
-
-def demo_base() -> Path:
-    """Folder of the embedded demo base, found without importing the server."""
-    from importlib.util import find_spec
-
-    spec = find_spec("lorikeet_server")
-    roots = list(spec.submodule_search_locations or ()) if spec else []
-    if not roots:
-        raise BaseModelRefused("the embedded demo base is not installed; name a model folder instead")
-    return Path(roots[0]) / "demo" / "base"
-
-
-def resolve_source(source: str) -> str:
-    """`demo` becomes the embedded base's folder; anything else is a local folder or a hub id."""
-    return str(demo_base()) if source == "demo" else source
 
 
 def load_base(
@@ -218,6 +204,8 @@ def _bitsandbytes_config(kind: Quantization) -> BitsAndBytesConfig | None:
             bnb_4bit_compute_dtype=torch.bfloat16,
         )
     if kind is Quantization.INT8:
+        # It warns of its cast to float16, which is how int8 works, in every layer of every step.
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
         # Threshold 0: the outlier path is slow on a CPU and cannot be captured in a CUDA graph.
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0)
     return None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from lorikeet_adapters.base_model import resolve_source
+from lorikeet_adapters.base_source import resolve_source
 from lorikeet_adapters.checkpoint import read_tensor
 from lorikeet_adapters.errors import AdapterRefused
 from lorikeet_adapters.finding import Finding
@@ -27,8 +27,9 @@ class Checker:
         self, outline: Outline, base_name: str, base_source: str, row_budget: int | None = None
     ) -> None:
         self._outline = outline
-        self._names = {base_name, Path(base_source).name}
         self._source = resolve_source(base_source)
+        # The demo's is `base` to who trained on the folder inside the package.
+        self._names = {base_name, Path(base_source).name, Path(self._source).name}
         self._row_budget = row_budget
 
     def __call__(self, spec: AdapterSpec, weights: Path) -> AdapterFacts:
@@ -45,7 +46,8 @@ class Checker:
         if findings or checked is None:
             raise AdapterRefused(findings)
         ranks = {module: rows.rank for module, rows in checked.modules.items()}
-        return AdapterFacts(ranks, checked.bytes, (*self._warnings(spec), *_notes(copies)))
+        warnings = (*self._warnings(spec), *_notes(copies))
+        return AdapterFacts(ranks, checked.bytes, warnings, checked.is_dora)
 
     def _judge_copy(self, module: str, copy: torch.Tensor, findings: list[Finding]) -> bool:
         """True for an unchanged copy of the base's own weight. One that does not fit is named elsewhere."""

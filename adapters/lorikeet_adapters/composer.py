@@ -47,20 +47,18 @@ class Composer:
     ) -> tuple[AdapterRecord, bool]:
         """Combine what these names mean now and register it; what it was made of goes into its provenance.
 
+        Whether the name is to be had is asked before the work, and by `View.register` again after it.
         Unless `access` says more, only whoever may use every part may use it. Raises ComposeRefused and
         what `View.lease` and `View.register` raise.
         """
         view.grant(access)
         given = access or _narrow(view, name, terms)
         with self._leased(view, terms) as generations:
+            provenance = _provenance(recipe, terms, generations)
+            view.check_claim(name, provenance, replace=replace, expected=expected)
             weights = self.weights(recipe, terms, generations)
         config, tensors = peft_files(weights, self._outline, self._registry.base_name)
-        parts = [
-            {"name": term.adapter, "generation": generation, "weight": term.weight}
-            for term, generation in zip(terms, generations, strict=True)
-        ]
         files = AdapterFiles(config, io.BytesIO(tensors), {"type": "compose"})
-        provenance = {"composed": {**asdict(recipe), "adapters": parts}}
         return view.register(
             name,
             files,
@@ -103,6 +101,14 @@ class Composer:
                 self._registry.release(mix)
 
 
+def _provenance(recipe: Recipe, terms: Sequence[Term], generations: Sequence[str]) -> dict[str, object]:
+    parts = [
+        {"name": term.adapter, "generation": generation, "weight": term.weight}
+        for term, generation in zip(terms, generations, strict=True)
+    ]
+    return {"composed": {**asdict(recipe), "adapters": parts}}
+
+
 def _narrow(view: View, name: str, terms: Sequence[Term]) -> Access | None:
     """Who may use every part, and the adapter that had the name before; None where all may, or a tenant asks."""
     if view.tenant is not None:
@@ -112,7 +118,9 @@ def _narrow(view: View, name: str, terms: Sequence[Term]) -> Access | None:
     meant = {name, *(target for term in terms for target in aliases.get(term.adapter, [term.adapter]))}
     found = common(known[each] for each in meant if each in known)
     if found is None:
-        raise ComposeRefused("no tenant may use all of these adapters; say who may use the new one: tenants")
+        raise ComposeRefused(
+            "no tenant may use all of these adapters; say who may use the new one: tenants", "tenants"
+        )
     return None if found == EVERYONE else found
 
 

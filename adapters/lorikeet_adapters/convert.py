@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lorikeet_adapters.child import Child, ChildDied, ChildTimeout
 from lorikeet_adapters.errors import RefusedError
-from lorikeet_adapters.source import CONFIG_FILE, PICKLE_FILE, WEIGHTS_FILE, open_regular
+from lorikeet_adapters.source import CONFIG_FILE, PICKLE_FILE, WEIGHTS_FILE, check_has_config, open_regular
 
 CONVERT_S = 600.0
 # What Python and torch's libraries need to start; above all, no token.
@@ -34,6 +34,11 @@ def convert(folder: Path, output: Path | None = None) -> Converted:
     target = folder if output is None else output
     if os.path.lexists(target / WEIGHTS_FILE):
         raise RefusedError(f"{target / WEIGHTS_FILE} is there already; remove it, or choose another --output")
+    if not os.path.isdir(folder):
+        raise RefusedError(f"{folder} is no folder; name the one with {PICKLE_FILE}")
+    if not os.path.lexists(folder / PICKLE_FILE):
+        raise RefusedError(f"{folder} has no {PICKLE_FILE}; there is nothing to convert")
+    check_has_config(folder, str(folder))
     with open_regular(folder, PICKLE_FILE) as pickle, open_regular(folder, CONFIG_FILE) as config:
         if output is not None:
             _make(output, config.read())

@@ -16,12 +16,14 @@ from lorikeet_adapters.errors import (
     AdapterInUse,
     AdapterNotFound,
     AliasRefused,
+    DoraRefused,
     GenerationNotFound,
     MixRefused,
     NameRefused,
     NameTaken,
     PinRefused,
 )
+from lorikeet_adapters.mix import Mix
 from lorikeet_adapters.stored import (
     Change,
     HistoryEvent,
@@ -150,9 +152,16 @@ class Directory:
         if findings := self.generations[generation].findings:
             raise AdapterIncompatible(
                 f"`{name}` does not fit the base `{self.base_name}`: {findings[0]['message']}; "
-                f"GET /v1/adapters/{meant} has every reason"
+                f"the record of `{meant}` has every reason"
             )
         return generation
+
+    def check_blend(self, mix: Mix, names: Mapping[str, str]) -> None:
+        """Raises DoraRefused for a generation that cannot be weighted, by the name it was asked by."""
+        for generation in () if mix.is_single else mix.adapters:
+            # What an earlier version registered does not say so; the engine learns it from the file.
+            if self.generations[generation].facts.get("dora"):
+                raise DoraRefused(names[generation])
 
     def check_free(self, name: str, kind: str, by: str | None = None) -> None:
         """Raises NameTaken unless an adapter or alias, as `kind` says, may have this name.
@@ -222,7 +231,7 @@ class Directory:
             return HistoryEvent.REGISTERED
         self.changeable(name, expected, by)
         if not may_replace and expected is None:
-            raise AdapterConflict(f"`{name}` is taken by other bytes; send replace, or choose another name")
+            raise AdapterConflict(f"`{name}` is taken by other bytes; say replace, or choose another name")
         return HistoryEvent.REPLACED
 
     def check_targets(self, targets: tuple[Target, ...], by: str | None = None) -> None:

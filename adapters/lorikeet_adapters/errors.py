@@ -5,6 +5,7 @@
     │   ├── AdapterRefused      files that are no servable adapter; carries findings
     │   ├── BaseModelRefused    a folder that is no servable base model
     │   ├── ComposeRefused      adapters that cannot be combined in this way
+    │   ├── DoraRefused         adapters that are no part of a blend
     │   ├── MixRefused          a mix that cannot be read or is out of bounds
     │   ├── NameRefused         a name that breaks the naming rule
     │   ├── AliasRefused        targets that an alias cannot have
@@ -31,16 +32,16 @@ never a path of the server.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from lorikeet_adapters.finding import Finding
+from lorikeet_adapters.finding import Finding, grouped
 
 MAX_SHOWN = 50  # reasons in one message: a hostile file can have a hundred thousand
 
 
 class LorikeetError(Exception):
-    """Root of every error raised on purpose."""
+    """Root of every error raised on purpose. `param` is the field of a request at fault, where that is known."""
+
+    param: str | None = None
 
 
 class RefusedError(LorikeetError):
@@ -52,9 +53,13 @@ class AdapterRefused(RefusedError):
 
     def __init__(self, findings: Sequence[Finding]) -> None:
         self.findings = tuple(findings)
-        sentences = [finding.sentence for finding in self.findings[:MAX_SHOWN]]
-        if len(self.findings) > MAX_SHOWN:
-            sentences.append(f"and {len(self.findings) - MAX_SHOWN} more")
+        groups = grouped(self.findings)
+        sentences = [
+            f"{finding.sentence}, and {more} more like it" if more else finding.sentence
+            for finding, more in groups[:MAX_SHOWN]
+        ]
+        if len(groups) > MAX_SHOWN:
+            sentences.append(f"and {len(groups) - MAX_SHOWN} more")
         super().__init__("; ".join(sentences))
 
 
@@ -64,6 +69,20 @@ class BaseModelRefused(RefusedError):
 
 class ComposeRefused(RefusedError):
     """Adapters cannot be combined in this way into a new one."""
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class DoraRefused(RefusedError):
+    """An adapter trained with DoRA in a blend, or with another weight than 1."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"`{name}` was trained with DoRA and is served alone and with weight 1, "
+            "because its effect is not linear; leave it out of the blend"
+        )
 
 
 class MixRefused(RefusedError):
@@ -92,9 +111,9 @@ class BlobTooLarge(RefusedError):
 class AdapterNotFound(LorikeetError):
     """Nothing is registered under this name."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, message: str = "") -> None:
         self.name = name
-        super().__init__(f"the model `{name}` does not exist; GET /v1/models lists what does")
+        super().__init__(message or f"the model `{name}` does not exist; the list of models says what does")
 
 
 class GenerationNotFound(LorikeetError):

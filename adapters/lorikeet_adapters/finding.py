@@ -33,9 +33,20 @@ class Finding:
         }
 
 
-def verdict(findings: Sequence[Finding]) -> dict[str, Any]:
+def grouped(findings: Sequence[Finding]) -> list[tuple[Finding, int]]:
+    """One finding of each kind, in order, and how many more there are like it.
+
+    Alike are those of several modules that one fix mends: a wrong rank is wrong in all of them.
+    """
+    groups: dict[object, list[Finding]] = {}
+    for at, each in enumerate(findings):
+        groups.setdefault((each.code, each.fix) if each.module else at, []).append(each)
+    return [(alike[0], len(alike) - 1) for alike in groups.values()]
+
+
+def verdict(findings: Sequence[Finding], warnings: Sequence[str] = ()) -> dict[str, Any]:
     """What a dry run answers."""
     listed = [finding.to_wire() for finding in findings[:MAX_LISTED]]
     if len(findings) > MAX_LISTED:
         listed.append(Finding("more", f"and {len(findings) - MAX_LISTED} more", "").to_wire())
-    return {"loadable": not findings, "findings": listed}
+    return {"loadable": not findings, "findings": listed, "warnings": list(warnings)}

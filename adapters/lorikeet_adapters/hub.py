@@ -71,14 +71,16 @@ def open_repo(repo: str, revision: str, intake: Intake, max_bytes: int) -> Itera
     """Fetch and open both files; they are gone at the end. Raises AdapterRefused."""
     with intake.scratch() as folder, fetching(repo, revision, folder, max_bytes) as fetch:
         origin = fetch.wait()
-        with open_folder(folder) as files:
+        with open_folder(folder, repo) as files:
             yield replace(files, origin=origin)
 
 
 @contextmanager
 def open_place(place: str, revision: str, intake: Intake, max_bytes: int) -> Iterator[AdapterFiles]:
     """What an operator named: a folder, or else a hub id. Raises AdapterRefused."""
-    opened = open_repo(place, revision, intake, max_bytes) if is_repo(place) else open_folder(Path(place))
+    opened = (
+        open_repo(place, revision, intake, max_bytes) if is_repo(place) else open_folder(Path(place), place)
+    )
     with opened as files:
         yield files
 

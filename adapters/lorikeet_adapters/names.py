@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 from lorikeet_adapters.errors import NameRefused
 
 MAX_BYTES = 128
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*(/[A-Za-z0-9][A-Za-z0-9._:-]*)?")
+MOST_COMPARED = 500  # names of others, so that a crowd of unknown names costs no time
 RESERVED = ("activate", "history")  # /v1/adapters/history/NAME is a route of its own
 
 
@@ -22,3 +25,10 @@ def check_name(name: str) -> str:
     if slash and owner in RESERVED:
         raise NameRefused(f"{name!r} would be hidden by the route /v1/adapters/{owner}; choose another owner")
     return name
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that `name` may be a slip for, or None."""
+    alike = [each for each in known if abs(len(each) - len(name)) <= 3][:MOST_COMPARED]
+    by_case = {each.casefold(): each for each in alike}
+    return next((by_case[each] for each in get_close_matches(name.casefold(), by_case, 1, 0.7)), None)

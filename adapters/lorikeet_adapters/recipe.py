@@ -33,6 +33,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if not 0.0 < self.density <= 1.0:
-            raise ComposeRefused(f"density is {self.density:g}, a share above 0 and at most 1")
+            raise ComposeRefused(f"density is {self.density:g}, a share above 0 and at most 1", "density")
         if self.rank < 0 or (self.rank and self.method is not Method.SVD):
-            raise ComposeRefused("rank is svd's, a positive number; leave it out for the other methods")
+            raise ComposeRefused(
+                "rank is svd's, a positive number; leave it out for the other methods", "rank"
+            )

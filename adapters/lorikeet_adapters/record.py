@@ -22,6 +22,7 @@ class AdapterFacts:
     ranks: Mapping[str, int]
     bytes: int
     warnings: tuple[str, ...] = ()
+    dora: bool = False
 
 
 class Checker(Protocol):

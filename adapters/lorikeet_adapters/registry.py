@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from lorikeet_adapters.access import Access
 from lorikeet_adapters.admission import Admission
 from lorikeet_adapters.alias import check_shares
+from lorikeet_adapters.directory import Directory
 from lorikeet_adapters.errors import AdapterIncompatible, AdapterInUse, AdapterNotFound
 from lorikeet_adapters.mix import Mix, Term
 from lorikeet_adapters.names import check_name
@@ -82,12 +83,10 @@ class Registry:
     def is_name(self, name: str) -> bool:
         return name in self._usage.directory
 
-    def name_of(self, generation: str) -> str | None:
-        return self._usage.directory.holders.get(generation)
-
-    def sees(self, name: str, tenant: str | None) -> bool:
-        """Is there such a name for this tenant; None is the operator."""
-        return self._usage.directory.sees(name, tenant)
+    @property
+    def directory(self) -> Directory:
+        """What every name means at this moment."""
+        return self._usage.directory
 
     def records(self) -> list[AdapterRecord]:
         return self._usage.records()

@@ -48,12 +48,16 @@ def confine(root: Path, path: str) -> Path:
 
 
 @contextmanager
-def open_folder(folder: Path) -> Iterator[AdapterFiles]:
-    """Open both files of a PEFT folder. Raises AdapterRefused when one is missing or no regular file."""
+def open_folder(folder: Path, word: str = "") -> Iterator[AdapterFiles]:
+    """Open both files of a PEFT folder. Raises AdapterRefused when one is missing or no regular file.
+
+    `word` is the folder as who asks has named it, for refusals; default: the last part of it.
+    """
+    word = word or folder.name
     if not os.path.isdir(folder):  # unlike Path.is_dir it is False for a name too long or not ours to read
-        _refuse(
-            "no_folder", "source.path", f"{folder.name!r} is no folder", "name the folder that PEFT saved"
-        )
+        what = "is no folder" if os.path.lexists(folder) else "does not exist"
+        _refuse("no_folder", "source.path", f"{word!r} {what}", "name the folder that PEFT saved")
+    check_has_config(folder, word)
     with open_regular(folder, CONFIG_FILE) as config:
         text = config.read(MAX_CONFIG_BYTES + 1)
     if len(text) > MAX_CONFIG_BYTES:
@@ -62,6 +66,14 @@ def open_folder(folder: Path) -> Iterator[AdapterFiles]:
         refuse_pickle()
     with open_regular(folder, WEIGHTS_FILE) as weights:
         yield AdapterFiles(text, weights, {"type": "local", "path": folder.name})
+
+
+def check_has_config(folder: Path, word: str) -> None:
+    """Raises AdapterRefused for a folder that PEFT has not saved."""
+    if not os.path.lexists(folder / CONFIG_FILE):
+        is_model = os.path.lexists(folder / "config.json")
+        fix = "it holds a model; name the adapter's folder" if is_model else "name the folder that PEFT saved"
+        _refuse("missing_file", CONFIG_FILE, f"{word!r} has no {CONFIG_FILE}", fix)
 
 
 def refuse_pickle() -> NoReturn:

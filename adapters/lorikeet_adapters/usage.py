@@ -74,7 +74,7 @@ class Usage:
         """Resolve names into generations and hold them until `count` calls of `release`.
 
         Raises AdapterNotFound for a name that is unknown or private to others than this tenant, AdapterIncompatible for one that does not fit the base,
-        MixRefused for a mix out of bounds. The base alone is the empty mix; inside a mix it is refused,
+        MixRefused for a mix out of bounds, DoraRefused for one that cannot be applied. The base alone is the empty mix; inside a mix it is refused,
         because its weight would mean nothing.
         """
         named = tuple(terms)
@@ -85,6 +85,9 @@ class Usage:
                 return Mix()
             resolved = [Term(directory.meaning(term.adapter, point, tenant), term.weight) for term in named]
             mix = Mix.of(resolved)
+            directory.check_blend(
+                mix, {each.adapter: term.adapter for each, term in zip(resolved, named, strict=True)}
+            )
             now = time.time()
             for generation in mix.adapters:
                 self._leases[generation] += count

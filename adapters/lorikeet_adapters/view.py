@@ -6,20 +6,29 @@ another thread meanwhile is judged where the registry itself decides, under its 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from itertools import chain
+from typing import Literal, TypeAlias
 
 from lorikeet_adapters.access import Access
 from lorikeet_adapters.errors import AccessRefused, AdapterNotFound
 from lorikeet_adapters.mix import Mix, Term
+from lorikeet_adapters.names import check_name, nearest
 from lorikeet_adapters.record import AdapterFacts, AdapterRecord, Freed
 from lorikeet_adapters.registry import Registry
 from lorikeet_adapters.source import AdapterFiles
 from lorikeet_adapters.stored import HistoryEvent, StoredAlias, StoredEvent, Target
 
+Kind: TypeAlias = Literal["adapter", "alias", "model"]  # a model is what a request can name: any of the three
+
 
 class View:
-    """`tenant` None is the operator's view: everything. Methods raise what those of `Registry` raise."""
+    """`tenant` None is the operator's view: everything. Methods raise what those of `Registry` raise.
+
+    AdapterNotFound says what the name is instead, or which one may be meant, out of what this tenant sees.
+    """
 
     def __init__(self, registry: Registry, tenant: str | None) -> None:
         self._registry = registry
@@ -30,38 +39,41 @@ class View:
         return self._registry.base_name
 
     def is_name(self, name: str) -> bool:
-        return self._registry.sees(name, self.tenant)
+        return self._registry.directory.sees(name, self.tenant)
 
     def name_of(self, generation: str) -> str | None:
         """For metrics: the public name that a generation belongs to."""
-        return self._registry.name_of(generation)
+        return self._registry.directory.holders.get(generation)
 
     def records(self) -> list[AdapterRecord]:
         found = self._registry.records()
         return [self._shown(each) for each in found if each.access.lets_use(self.tenant)]
 
     def record(self, name: str) -> AdapterRecord:
-        record = self._registry.record(name)
-        if not record.access.lets_use(self.tenant):
-            raise AdapterNotFound(name)
+        with self._pointing("adapter"):
+            record = self._registry.record(name)
+            if not record.access.lets_use(self.tenant):
+                raise AdapterNotFound(name)
         return self._shown(record)
 
     def aliases(self) -> list[StoredAlias]:
         return [each for each in self._registry.aliases() if self.is_name(each.name)]
 
     def alias(self, name: str) -> StoredAlias:
-        alias = self._registry.alias(name)
-        if not self.is_name(name):
-            raise AdapterNotFound(name)
+        with self._pointing("alias"):
+            alias = self._registry.alias(name)
+            if not self.is_name(name):
+                raise AdapterNotFound(name)
         return alias
 
     def history(self, name: str, limit: int = 100, before: int | None = None) -> list[StoredEvent]:
         """A tenant sees what happened to a name that it sees, back to when the name was last free."""
+        with self._pointing("adapter"):
+            if self.tenant is not None and (not self.is_name(name) or name == self.base_name):
+                raise AdapterNotFound(name)
+            found = self._registry.history(name, limit, before)
         if self.tenant is None:
-            return self._registry.history(name, limit, before)
-        if not self.is_name(name) or name == self.base_name:
-            raise AdapterNotFound(name)
-        found = self._registry.history(name, limit, before)
+            return found
         ends = (HistoryEvent.DELETED, HistoryEvent.ALIAS_DELETED)
         since = self._registry.store.catalogue.last(name, ends)
         return [each for each in found if each.id > since]
@@ -74,10 +86,25 @@ class View:
         self._registry.store.notes.remember_answer(self.tenant or "", key, request, answer)
 
     def lease(self, terms: Iterable[Term], count: int = 1, user: str | None = None) -> Mix:
-        return self._registry.lease(terms, count, user, self.tenant)
+        with self._pointing("model"):
+            return self._registry.lease(terms, count, user, self.tenant)
 
     def release(self, mix: Mix) -> None:
         self._registry.release(mix)
+
+    def check_free(self, name: str) -> None:
+        """Raises NameRefused or NameTaken for what no adapter of this tenant's can be called."""
+        self._registry.directory.check_free(check_name(name), "adapter", self.tenant)
+
+    def check_claim(
+        self, name: str, provenance: Mapping[str, object], *, replace: bool, expected: str | None
+    ) -> None:
+        """Raises what `register` would for this name and bytes made in this way, before they are made."""
+        self.check_free(name)
+        known = self._registry.directory.names.get(name)
+        if known is not None and known.details["provenance"] == provenance:
+            return  # most likely the same bytes
+        self._registry.directory.claim(name, "", replace, expected, self.tenant)
 
     def register(
         self,
@@ -108,7 +135,8 @@ class View:
         return self._registry.judge(files)
 
     def activate(self, name: str, generation: str, expected: str | None = None) -> tuple[AdapterRecord, bool]:
-        return self._registry.activate(name, generation, expected, by=self.tenant)
+        with self._pointing("adapter"):
+            return self._registry.activate(name, generation, expected, by=self.tenant)
 
     def update(
         self,
@@ -120,16 +148,20 @@ class View:
         expected: str | None = None,
     ) -> AdapterRecord:
         said = {"pinned": self._pin(pinned), "metadata": metadata, "access": self.grant(access)}
-        return self._registry.update(name, **said, expected=expected, by=self.tenant)  # type: ignore[arg-type]
+        with self._pointing("adapter"):
+            return self._registry.update(name, **said, expected=expected, by=self.tenant)  # type: ignore[arg-type]
 
     def delete(self, name: str, timeout: float, expected: str | None = None) -> Freed:
-        return self._registry.delete(name, timeout, expected, by=self.tenant)
+        with self._pointing("adapter"):
+            return self._registry.delete(name, timeout, expected, by=self.tenant)
 
     def put_alias(self, name: str, targets: Sequence[Target]) -> tuple[StoredAlias, bool]:
-        return self._registry.put_alias(name, targets, by=self.tenant)
+        with self._pointing("adapter"):
+            return self._registry.put_alias(name, targets, by=self.tenant)
 
     def delete_alias(self, name: str) -> None:
-        self._registry.delete_alias(name, by=self.tenant)
+        with self._pointing("alias"):
+            self._registry.delete_alias(name, by=self.tenant)
 
     def grant(self, access: Access | None) -> Access | None:
         """The same, if this tenant may say so. Raises AccessRefused."""
@@ -139,6 +171,30 @@ class View:
                 "the operator shares them"
             )
         return access
+
+    def missing(self, name: str, kind: Kind = "model") -> AdapterNotFound:
+        """Why there is no such adapter, alias or model for this tenant."""
+        directory = self._registry.directory
+        others = {"an adapter": directory.names, "an alias": directory.aliases}
+        others["the base model"] = {self.base_name: None}
+        seen = {
+            what: [each for each in names if self.is_name(each) and each not in directory.leaving]
+            for what, names in others.items()
+        }
+        wanted = f"an {kind}"
+        if kind != "model" and (what := next((each for each in seen if name in seen[each]), "")):
+            return AdapterNotFound(name, f"`{name}` is {what}, not {wanted}")
+        near = nearest(name, chain(*seen.values()) if kind == "model" else seen[wanted])
+        return AdapterNotFound(
+            name, f"the model `{name}` does not exist; did you mean `{near}`?" if near else ""
+        )
+
+    @contextmanager
+    def _pointing(self, kind: Kind) -> Iterator[None]:
+        try:
+            yield
+        except AdapterNotFound as error:
+            raise self.missing(error.name, kind) from None
 
     @property
     def _own(self) -> Access | None:

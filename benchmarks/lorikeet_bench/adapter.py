@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -10,12 +11,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from lorikeet_adapters.base_model import BaseModel, demo_base
+from lorikeet_adapters.base_model import BaseModel
+from lorikeet_adapters.base_source import demo_base
 from lorikeet_adapters.errors import AdapterRefused
 from lorikeet_adapters.source import CONFIG_FILE, WEIGHTS_FILE, open_folder
 from lorikeet_adapters.spec import parse_spec
 from lorikeet_adapters.weights import AdapterWeights, load_weights
-from lorikeet_bench.plan import ADAPTERS, Plan, PlanRefused
+from lorikeet_bench.plan import Plan, PlanRefused
 
 B_SPREAD = 0.02  # enough to change tokens, too little to overflow
 
@@ -36,26 +38,55 @@ class BenchAdapter:
     weights: AdapterWeights
 
 
-def collect(plan: Plan, base: BaseModel, scratch: Path) -> tuple[BenchAdapter, ...]:
-    """Exactly four, real ones first. Random ones are written below `scratch`."""
-    folders = [(folder, Origin.GIVEN) for folder in plan.adapters]
+@dataclass(frozen=True, slots=True)
+class AdapterSet:
+    """Adapters that are measured against each other, of one rank where they were made at random."""
+
+    rank: int  # the largest
+    adapters: tuple[BenchAdapter, ...]
+
+
+def collect(plan: Plan, base: BaseModel, scratch: Path) -> tuple[AdapterSet, ...]:
+    """A set for each rank, or a single one where real adapters were named; each has `plan.distinct` or more.
+
+    Random ones, which also fill up a set of too few real ones, are written below `scratch`.
+    """
+    folders = [(folder, Origin.GIVEN) for folder in plan.folders]
     if plan.model == "demo" and not folders:
         folders = [(folder, Origin.DEMO) for folder in _demo_folders()]
-    for index in range(len(folders), ADAPTERS):
-        folder = write_random(base, scratch / f"random-{index}", plan.rank, plan.seed + index)
-        folders.append((folder, Origin.RANDOM))
-    return tuple(_read(folder, origin, base) for folder, origin in folders)
+    ranks = plan.ranks[:1] if folders else plan.ranks
+    return tuple(_set(plan, base, rank, folders, scratch / f"r{rank}") for rank in ranks)
 
 
-def origin_of(adapters: tuple[BenchAdapter, ...]) -> Origin:
-    """One word for the whole set: random as soon as one of them is."""
-    origins = {adapter.origin for adapter in adapters}
+def _set(
+    plan: Plan, base: BaseModel, rank: int, folders: list[tuple[Path, Origin]], scratch: Path
+) -> AdapterSet:
+    scratch.mkdir()
+    named = list(folders)
+    for index in range(len(folders), plan.distinct):
+        named.append(
+            (write_random(base, scratch / f"random-{index}", rank, plan.seed + index), Origin.RANDOM)
+        )
+    adapters = tuple(_read(folder, origin, base) for folder, origin in named)
+    return AdapterSet(max(each.weights.rank for each in adapters), adapters)
+
+
+def origin_of(sets: Iterable[AdapterSet]) -> Origin:
+    """One word for all of them: random as soon as one is."""
+    origins = {adapter.origin for each in sets for adapter in each.adapters}
     return Origin.RANDOM if Origin.RANDOM in origins else origins.pop()
 
 
 def read_random(base: BaseModel, scratch: Path, rank: int, seed: int) -> BenchAdapter:
     """One adapter made at random."""
     return _read(write_random(base, scratch / "random", rank, seed), Origin.RANDOM, base)
+
+
+def fetch(base: BaseModel, folder: Path) -> AdapterWeights:
+    """What an engine's loader does with a folder: read, check, hold."""
+    with open_folder(folder) as files:
+        spec = parse_spec(files.config)
+    return load_weights(folder / WEIGHTS_FILE, spec, base.outline, base.compute_dtype)
 
 
 def write_random(base: BaseModel, folder: Path, rank: int, seed: int) -> Path:
@@ -85,14 +116,12 @@ def write_random(base: BaseModel, folder: Path, rank: int, seed: int) -> Path:
 
 def _demo_folders() -> list[Path]:
     found = sorted(demo_base().parent.glob(f"adapters/*/{CONFIG_FILE}"))
-    return [config.parent for config in found[:ADAPTERS]]
+    return [config.parent for config in found]
 
 
 def _read(folder: Path, origin: Origin, base: BaseModel) -> BenchAdapter:
     try:
-        with open_folder(folder) as files:
-            spec = parse_spec(files.config)
-        weights = load_weights(folder / WEIGHTS_FILE, spec, base.outline, base.compute_dtype)
+        weights = fetch(base, folder)
     except AdapterRefused as error:
         raise PlanRefused(f"the adapter {str(folder)!r} cannot be measured: {error}") from error
     return BenchAdapter(folder.resolve().name, folder, origin, weights)

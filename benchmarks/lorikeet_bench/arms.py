@@ -1,43 +1,86 @@
-"""The arms of a comparison: an engine and the mix each row of a batch carries."""
+"""The arms of a comparison. Ours are an engine and the mix each row of a batch carries."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from lorikeet_adapters.base_model import BaseModel, load_base
 from lorikeet_adapters.mix import BASE_MIX, Mix, Term
+from lorikeet_adapters.quantization import Quantization
 from lorikeet_adapters.weights import AdapterWeights
-from lorikeet_bench.adapter import BenchAdapter, collect
-from lorikeet_bench.merged import load_merged
+from lorikeet_bench.adapter import AdapterSet, collect
+from lorikeet_bench.label import ADAPTER, BASE, BLEND, MERGED, MERGED_16, MIXED, Label
+from lorikeet_bench.merged import hold_merged, write_merged
+from lorikeet_bench.peers import open_peers
 from lorikeet_bench.plan import Plan, PlanRefused
+from lorikeet_bench.timed import Prompts, Timed
 from lorikeet_server.engine.config import EngineConfig
 from lorikeet_server.engine.engine import Engine
+from lorikeet_server.engine.offline import complete
+from lorikeet_server.engine.request import Finished, Request, Sampling
 from lorikeet_server.engine.roster import Vocabulary
 
-BASE, ADAPTER, MERGED, BLEND, MIXED = "base", "adapter", "merged", "blend", "mixed"
 BLEND_WEIGHTS = (0.7, 0.3)
+HELD_SMALLER = (Quantization.NF4, Quantization.INT8)
 # Text is not made: it would cost every arm the same and is not what is compared.
 NO_TEXT = Vocabulary(decode=lambda ids: "", eos=frozenset())
 
 
+class Arm(Protocol):
+    """One thing that is measured."""
+
+    @property
+    def label(self) -> Label: ...
+
+    @property
+    def distinct(self) -> int:
+        """Rows a batch must have for the arm to be what its label says."""
+
+    def run(self, prompts: Prompts, tokens: int) -> Timed:
+        """Complete one batch, greedy, `tokens` tokens a row whatever they are."""
+
+
 @dataclass(frozen=True, slots=True)
-class Arm:
+class EngineArm:
     """Row i of a batch carries `mixes[i % len(mixes)]`."""
 
-    name: str
+    label: Label
     engine: Engine
     mixes: tuple[Mix, ...]
 
-    def runs_at(self, batch: int) -> bool:
-        """One row of several mixes would be another arm under a second name."""
-        return len(self.mixes) == 1 or batch > 1
+    @property
+    def distinct(self) -> int:
+        return len(self.mixes)
 
     def rows(self, batch: int) -> tuple[Mix, ...]:
         return tuple(self.mixes[row % len(self.mixes)] for row in range(batch))
+
+    def run(self, prompts: Prompts, tokens: int) -> Timed:
+        sampling = Sampling(max_tokens=tokens, ignore_eos=True)
+        requests = [
+            Request(str(row), prompt, sampling, mix)
+            for row, (prompt, mix) in enumerate(zip(prompts, self.rows(len(prompts)), strict=True))
+        ]
+        started = time.perf_counter()
+        answers = complete(self.engine, requests)
+        duration = time.perf_counter() - started
+        endings = [self._complete(ending, tokens) for _, ending in answers.values()]
+        first = [_seconds(ending.timing.first_token) for ending in endings]
+        last = [ending.timing.total for ending in endings]
+        ids = tuple(tuple(token.token_id for token in row) for row, _ in answers.values())
+        return Timed.of(first, last, duration, ids)
+
+    def _complete(self, ending: Finished, tokens: int) -> Finished:
+        if ending.failure is not None:
+            raise PlanRefused(f"the arm {self.label} cannot be measured: {ending.failure.message}")
+        assert ending.completion_tokens == tokens, (self.label, ending)
+        return ending
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,32 +89,49 @@ class Bench:
 
     base: BaseModel
     merged: BaseModel
-    adapters: tuple[BenchAdapter, ...]
+    sets: tuple[AdapterSet, ...]
     arms: tuple[Arm, ...]
     vocabulary: int
 
 
 @contextmanager
 def open_bench(plan: Plan) -> Iterator[Bench]:
-    """Load base, adapters and merged copy, and build the arms; everything is given back at the end.
+    """Load base, adapters and merged copies, and build the arms; everything is given back at the end.
 
     All unmerged arms share one engine with every adapter resident, so `base` pays what a server's
     base request pays beside adapters it does not name. Raises RefusedError with one line of reason.
     """
-    with tempfile.TemporaryDirectory(prefix="lorikeet-bench-") as folder:
-        scratch = Path(folder)
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lorikeet-bench-")))
         base = load_base(plan.model, plan.quantization.value)
         _check_length(plan, base)
-        adapters = collect(plan, base, scratch)
-        merged = load_merged(base, adapters[0].folder, scratch)
-        held = {f"{index}-{adapter.name}": adapter.weights for index, adapter in enumerate(adapters)}
-        engine, merged_engine = make_engine(base, held, plan), make_engine(merged, {}, plan)
-        try:
-            vocabulary = base.model.config.get_text_config().vocab_size
-            yield Bench(base, merged, adapters, _arms(engine, merged_engine, list(held)), vocabulary)
-        finally:
-            engine.close()
-            merged_engine.close()
+        sets = collect(plan, base, scratch)
+        merged_folder = write_merged(base, sets[0].adapters[0].folder, scratch)
+        merged = hold_merged(base, merged_folder, base.quantization)
+        held = {
+            f"{each.rank}/{place}": adapter.weights
+            for each in sets
+            for place, adapter in enumerate(each.adapters)
+        }
+        engine = stack.enter_context(closing(make_engine(base, held, plan)))
+        arms: list[Arm] = [
+            EngineArm(Label(BASE), engine, (BASE_MIX,)),
+            EngineArm(
+                Label(MERGED), stack.enter_context(closing(make_engine(merged, {}, plan))), (BASE_MIX,)
+            ),
+        ]
+        if base.quantization in HELD_SMALLER:
+            whole = hold_merged(base, merged_folder, Quantization.BF16)
+            arms.append(
+                EngineArm(
+                    Label(MERGED_16), stack.enter_context(closing(make_engine(whole, {}, plan))), (BASE_MIX,)
+                )
+            )
+        arms += [arm for each in sets for arm in _set_arms(engine, each, plan)]
+        if plan.peers:
+            arms += open_peers(plan, base, sets, merged_folder)
+        vocabulary = base.model.config.get_text_config().vocab_size
+        yield Bench(base, merged, sets, tuple(arms), vocabulary)
 
 
 def make_engine(base: BaseModel, adapters: Mapping[str, AdapterWeights], plan: Plan) -> Engine:
@@ -86,16 +146,16 @@ def make_engine(base: BaseModel, adapters: Mapping[str, AdapterWeights], plan: P
     return Engine(base, config, NO_TEXT, adapters.__getitem__)
 
 
-def _arms(engine: Engine, merged_engine: Engine, names: Sequence[str]) -> tuple[Arm, ...]:
+def _set_arms(engine: Engine, adapters: AdapterSet, plan: Plan) -> Iterator[Arm]:
+    rank = adapters.rank
+    names = [f"{rank}/{place}" for place in range(len(adapters.adapters))]
     alone = tuple(Mix.of([Term(name, 1.0)]) for name in names)
     blend = Mix.of(Term(name, weight) for name, weight in zip(names, BLEND_WEIGHTS, strict=False))
-    return (
-        Arm(BASE, engine, (BASE_MIX,)),
-        Arm(ADAPTER, engine, alone[:1]),
-        Arm(MERGED, merged_engine, (BASE_MIX,)),
-        Arm(BLEND, engine, (blend,)),
-        Arm(MIXED, engine, alone),
-    )
+    yield EngineArm(Label(ADAPTER, rank, 1), engine, alone[:1])
+    yield EngineArm(Label(BLEND, rank, 2), engine, (blend,))
+    for count in sorted(plan.adapters):
+        if count > 1:
+            yield EngineArm(Label(MIXED, rank, count), engine, alone[:count])
 
 
 def _check_length(plan: Plan, base: BaseModel) -> None:
@@ -104,3 +164,8 @@ def _check_length(plan: Plan, base: BaseModel) -> None:
         raise PlanRefused(
             f"--prompt-tokens and --tokens make {asked}, the context of `{base.name}` holds {base.context_length}"
         )
+
+
+def _seconds(value: float | None) -> float:
+    assert value is not None, "a request that ended by length has a first token"
+    return value

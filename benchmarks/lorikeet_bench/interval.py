@@ -1,4 +1,4 @@
-"""How far a ratio of medians can be trusted: a paired bootstrap."""
+"""How far a ratio of medians can be trusted: a bootstrap, paired where the runs were interleaved."""
 
 from __future__ import annotations
 
@@ -29,8 +29,25 @@ def ratio_of_medians(numerator: Sequence[float], denominator: Sequence[float], s
     rounds = list(zip(numerator, denominator, strict=True))
     draw = random.Random(seed)
     ratios = sorted(_ratio(draw.choices(rounds, k=len(rounds))) for _ in range(RESAMPLES))
+    return _interval(_ratio(rounds), ratios)
+
+
+def ratio_of_medians_apart(
+    numerator: Sequence[float], denominator: Sequence[float], seed: int = 0
+) -> Interval:
+    """The two were measured in different runs: each is drawn from by itself."""
+    draw = random.Random(seed)
+    ratios = sorted(
+        median(draw.choices(numerator, k=len(numerator)))
+        / median(draw.choices(denominator, k=len(denominator)))
+        for _ in range(RESAMPLES)
+    )
+    return _interval(median(numerator) / median(denominator), ratios)
+
+
+def _interval(ratio: float, ordered: Sequence[float]) -> Interval:
     tail = int(RESAMPLES * (1 - CONFIDENCE) / 2)
-    return Interval(_ratio(rounds), ratios[tail], ratios[-1 - tail])
+    return Interval(ratio, ordered[tail], ordered[-1 - tail])
 
 
 def _ratio(rounds: Sequence[tuple[float, float]]) -> float:

@@ -9,16 +9,14 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from lorikeet_adapters.base_model import BaseModel, load_base, resolve_source
+from lorikeet_adapters.base_model import BaseModel, load_base
+from lorikeet_adapters.base_source import resolve_source
+from lorikeet_adapters.quantization import Quantization
 from lorikeet_bench.plan import PlanRefused
 
 
-def load_merged(base: BaseModel, adapter: Path, scratch: Path) -> BaseModel:
-    """Merge `adapter` in fp32 into the unquantised weights of `base`'s source and load the result by our own loader.
-
-    The fp32 copy is written below `scratch` and is not held afterwards. What is held has the
-    quantisation of `base`, so merged / unmerged compares nothing but where the adapter is.
-    """
+def write_merged(base: BaseModel, adapter: Path, scratch: Path) -> Path:
+    """Merge `adapter` in fp32 into the unquantised weights of `base`'s source; returns the folder, below `scratch`."""
     where = resolve_source(base.source)
     local = Path(where).is_dir()
     model = AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32, local_files_only=local)
@@ -32,5 +30,12 @@ def load_merged(base: BaseModel, adapter: Path, scratch: Path) -> BaseModel:
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         merged = PeftModel.from_pretrained(model, adapter).merge_and_unload()
     merged.save_pretrained(folder)
-    del model, merged  # before the next copy is loaded, so that two are not held at once
-    return load_base(str(folder), base.quantization.value, str(base.device))
+    return folder
+
+
+def hold_merged(base: BaseModel, folder: Path, quantization: Quantization) -> BaseModel:
+    """A merged copy loaded by our own loader.
+
+    With the quantisation of `base`, merged / unmerged compares nothing but where the adapter is.
+    """
+    return load_base(str(folder), quantization.value, str(base.device))

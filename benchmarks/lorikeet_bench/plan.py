@@ -9,7 +9,8 @@ from lorikeet_adapters.errors import RefusedError
 from lorikeet_adapters.quantization import Quantization
 from lorikeet_adapters.spec import MAX_RANK
 
-ADAPTERS = 4  # as many as the mixed arm has
+MOST_ADAPTERS = 64
+PEER_RANK = 16  # at which PEFT and transformers run beside us, if it is among the ranks
 LARGEST_BATCH = 256
 FEWEST_REPETITIONS = 5  # a median of fewer has no interval worth printing
 
@@ -20,7 +21,10 @@ class PlanRefused(RefusedError):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`tokens` and `prompt_tokens` are per request; `rank` is that of adapters made at random.
+    """`tokens` and `prompt_tokens` are per request; `ranks` are those of adapters made at random.
+
+    `adapters` are the numbers of distinct adapters that share a batch, `folders` adapters to measure
+    instead of random ones, `peers` whether PEFT and transformers run beside us.
 
     Raises PlanRefused when it is made with a value that cannot be measured.
     """
@@ -31,36 +35,47 @@ class Plan:
     tokens: int = 64
     prompt_tokens: int = 32
     repetitions: int = FEWEST_REPETITIONS
-    adapters: tuple[Path, ...] = ()
-    rank: int = 16
+    folders: tuple[Path, ...] = ()
+    ranks: tuple[int, ...] = (16,)
+    adapters: tuple[int, ...] = (1, 4)
+    peers: bool = True
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.batches or len(set(self.batches)) < len(self.batches):
-            raise PlanRefused("--batch wants one or more different sizes, like 1,4")
-        _within("--batch", min(self.batches), 1, LARGEST_BATCH)
-        _within("--batch", max(self.batches), 1, LARGEST_BATCH)
+        _several("--batch", self.batches, LARGEST_BATCH)
+        _several("--ranks", self.ranks, MAX_RANK)
+        _several("--adapters", self.adapters, MOST_ADAPTERS)
         _within("--tokens", self.tokens, 2)  # the time between tokens needs two of them
         _within("--prompt-tokens", self.prompt_tokens, 1)
         _within("--repeat", self.repetitions, FEWEST_REPETITIONS)
-        _within("--rank", self.rank, 1, MAX_RANK)
-        if len(self.adapters) > ADAPTERS:
-            raise PlanRefused(f"--adapters names {len(self.adapters)} folders, the most is {ADAPTERS}")
-        if len(set(self.adapters)) < len(self.adapters):
-            raise PlanRefused("--adapters names a folder twice")
+        if len(self.folders) > MOST_ADAPTERS:
+            raise PlanRefused(f"--adapter names {len(self.folders)} folders, the most is {MOST_ADAPTERS}")
+        if len(set(self.folders)) < len(self.folders):
+            raise PlanRefused("--adapter names a folder twice")
+
+    @property
+    def distinct(self) -> int:
+        """Adapters each set needs: the widest mixed batch's, and two for the blend."""
+        return max(*self.adapters, 2)
+
+    @property
+    def peer_rank(self) -> int:
+        return PEER_RANK if PEER_RANK in self.ranks else self.ranks[0]
 
 
-def parse_batches(text: str) -> tuple[int, ...]:
+def parse_numbers(option: str, text: str) -> tuple[int, ...]:
     """Read `1,4`. Raises PlanRefused when a part is no whole number."""
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:
-        raise PlanRefused(f"--batch is {text!r}, not whole numbers with commas between, like 1,4") from error
+        raise PlanRefused(f"{option} is {text!r}, not whole numbers with commas between, like 1,4") from error
 
 
-def parse_folders(text: str) -> tuple[Path, ...]:
-    """Read `DIR,DIR`; an empty text names none."""
-    return tuple(Path(part) for part in text.split(",") if part)
+def _several(option: str, values: tuple[int, ...], most: int) -> None:
+    if not values or len(set(values)) < len(values):
+        raise PlanRefused(f"{option} wants one or more different numbers, like 1,4")
+    for value in (min(values), max(values)):
+        _within(option, value, 1, most)
 
 
 def _within(option: str, value: int, least: int, most: int | None = None) -> None:

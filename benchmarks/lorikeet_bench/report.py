@@ -15,11 +15,13 @@ from typing import Any
 from rich.table import Table
 
 from lorikeet_bench.adapter import origin_of
-from lorikeet_bench.arms import ADAPTER, BASE, MERGED, Bench
+from lorikeet_bench.arms import Bench
 from lorikeet_bench.interval import Interval, ratio_of_medians
+from lorikeet_bench.label import ADAPTER, BASE, MERGED, Label
 from lorikeet_bench.latency import Run
 from lorikeet_bench.machine import Machine
 from lorikeet_bench.plan import Plan
+from lorikeet_bench.targets import weigh
 
 SHAPE_KEYS = ("model_type", "num_hidden_layers", "hidden_size", "vocab_size")
 
@@ -28,7 +30,7 @@ SHAPE_KEYS = ("model_type", "num_hidden_layers", "hidden_size", "vocab_size")
 class Result:
     """All repetitions of one arm at one batch size; the ratios are of `tpot`, arm over baseline."""
 
-    arm: str
+    label: Label
     batch: int
     runs: tuple[Run, ...]
     to_base: Interval | None
@@ -37,27 +39,35 @@ class Result:
     def median_of(self, value: Callable[[Run], float]) -> float:
         return median(value(run) for run in self.runs)
 
+    @property
+    def tpot_s(self) -> float:
+        return self.median_of(lambda run: run.timed.tpot_s)
+
 
 def summarise(runs: Sequence[Run], seed: int = 0) -> tuple[Result, ...]:
     """Group by batch size and arm in the order of the runs. Only `adapter` is compared with `merged`."""
-    cells: dict[tuple[int, str], list[Run]] = {}
+    cells: dict[tuple[int, Label], list[Run]] = {}
     for run in runs:
-        cells.setdefault((run.batch, run.arm), []).append(run)
+        cells.setdefault((run.batch, run.label), []).append(run)
 
-    def ratio(batch: int, arm: str, baseline: str) -> Interval:
-        above, below = ([run.tpot_s for run in cells[batch, name]] for name in (arm, baseline))
-        return ratio_of_medians(above, below, seed)
+    def ratio(batch: int, label: Label, baseline: str) -> Interval:
+        return tpot_ratio(cells[batch, label], cells[batch, Label(baseline)], seed)
 
     return tuple(
         Result(
-            arm,
+            label,
             batch,
             tuple(group),
-            None if arm == BASE else ratio(batch, arm, BASE),
-            ratio(batch, arm, MERGED) if arm == ADAPTER else None,
+            None if label.arm == BASE else ratio(batch, label, BASE),
+            ratio(batch, label, MERGED) if label.arm == ADAPTER else None,
         )
-        for (batch, arm), group in cells.items()
+        for (batch, label), group in cells.items()
     )
+
+
+def tpot_ratio(above: Sequence[Run], below: Sequence[Run], seed: int = 0) -> Interval:
+    """Of two arms at one batch size, round by round."""
+    return ratio_of_medians([run.timed.tpot_s for run in above], [run.timed.tpot_s for run in below], seed)
 
 
 def make_document(
@@ -66,6 +76,7 @@ def make_document(
     """Everything measured and everything it was measured on; JSON types only."""
     config = bench.base.model.config.get_text_config()
     runs = [run for result in results for run in result.runs]
+    adapters = [adapter for each in bench.sets for adapter in each.adapters]
     return {
         "benchmark": "latency",
         "backend": "lorikeet",
@@ -78,11 +89,11 @@ def make_document(
         "device": str(bench.base.device),
         "base_bytes_by_dtype": dict(bench.base.bytes_by_dtype),
         "merged_bytes_by_dtype": dict(bench.merged.bytes_by_dtype),
-        "adapters": origin_of(bench.adapters).value,
-        "adapter_names": [adapter.name for adapter in bench.adapters],
-        "adapter_origins": [adapter.origin.value for adapter in bench.adapters],
-        "adapter_ranks": [adapter.weights.rank for adapter in bench.adapters],
-        "resident_adapters": len(bench.adapters),  # in the engine of every arm but `merged`, named or not
+        "adapters": origin_of(bench.sets).value,
+        "adapter_names": [adapter.name for adapter in adapters],
+        "adapter_origins": [adapter.origin.value for adapter in adapters],
+        "adapter_ranks": [adapter.weights.rank for adapter in adapters],
+        "resident_adapters": len(adapters),  # in the engine of every arm of ours on the base, named or not
         "input_len": plan.prompt_tokens,
         "output_len": plan.tokens,
         "repetitions": plan.repetitions,
@@ -91,23 +102,30 @@ def make_document(
         "median_bandwidth_gb_s": median(run.bandwidth for run in runs) / 1e9,
         **asdict(machine),
         "results": [result_row(result, plan) for result in results],
+        "targets": [asdict(each) for each in weigh(results, bench, plan)],
     }
 
 
 def result_row(result: Result, plan: Plan) -> dict[str, Any]:
     """One flat object. Medians, means and deviations are over the repetitions."""
     row: dict[str, Any] = {
-        "arm": result.arm,
+        "arm": result.label.arm,
+        "rank": result.label.rank,
+        "adapters": result.label.adapters,
         "batch": result.batch,
         "completed": result.batch * len(result.runs),
         "total_input_tokens": result.batch * plan.prompt_tokens * len(result.runs),
         "total_output_tokens": sum(run.output_tokens for run in result.runs),
-        "duration": sum(run.duration_s for run in result.runs),
+        "duration": sum(run.timed.duration_s for run in result.runs),
         "output_throughput": result.median_of(lambda run: run.output_throughput),
-        "prefill_throughput": result.batch * plan.prompt_tokens / result.median_of(lambda run: run.ttft_s),
-        **_spread("ttft", [run.ttft_s for run in result.runs]),
-        **_spread("tpot", [run.tpot_s for run in result.runs]),
+        "prefill_throughput": result.batch
+        * plan.prompt_tokens
+        / result.median_of(lambda run: run.timed.ttft_s),
+        **_spread("ttft", [run.timed.ttft_s for run in result.runs]),
+        **_spread("tpot", [run.timed.tpot_s for run in result.runs]),
         "median_bandwidth_gb_s": result.median_of(lambda run: run.bandwidth) / 1e9,
+        "samples_tpot_ms": [run.timed.tpot_s * 1e3 for run in result.runs],
+        "samples_ttft_ms": [run.timed.ttft_s * 1e3 for run in result.runs],
     }
     for name, interval in (("base", result.to_base), ("merged", result.to_merged)):
         if interval is not None:
@@ -121,7 +139,7 @@ def make_table(document: Mapping[str, Any], results: Sequence[Result]) -> Table:
     """Fits eighty columns, which is what a pipe gets."""
     table = Table(
         title=f"{document['model_id']} as {document['quantization']}, threads: {document['threads']}",
-        caption="\n".join([*_against_merged(results), _caption(document)]),
+        caption="\n".join([*_against_merged(results), *_targets(document), _caption(document)]),
         caption_justify="left",
         caption_style="none",
     )
@@ -134,10 +152,10 @@ def make_table(document: Mapping[str, Any], results: Sequence[Result]) -> Table:
             table.add_section()
         table.add_row(
             str(result.batch),
-            result.arm,
-            f"{result.median_of(lambda run: run.tpot_s) * 1e3:.2f}",
+            str(result.label),
+            f"{result.tpot_s * 1e3:.2f}",
             f"{result.median_of(lambda run: run.output_throughput):.1f}",
-            f"{result.median_of(lambda run: run.ttft_s) * 1e3:.1f}",
+            f"{result.median_of(lambda run: run.timed.ttft_s) * 1e3:.1f}",
             "" if result.to_base is None else _show(result.to_base),
         )
     return table
@@ -145,14 +163,21 @@ def make_table(document: Mapping[str, Any], results: Sequence[Result]) -> Table:
 
 def _against_merged(results: Sequence[Result]) -> list[str]:
     return [
-        f"TPOT {result.arm} / {MERGED} at batch {result.batch}: {_show(result.to_merged)}"
+        f"TPOT {result.label} / {MERGED} at batch {result.batch}: {_show(result.to_merged)}"
         for result in results
         if result.to_merged is not None
     ]
 
 
+def _targets(document: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{'met' if each['met'] else 'MISSED'}: {each['name']} {each['value']:.3f}, wanted {each['wanted']}"
+        for each in document["targets"]
+    ]
+
+
 def _caption(document: Mapping[str, Any]) -> str:
-    ranks = ", ".join(map(str, document["adapter_ranks"]))
+    ranks = ", ".join(map(str, sorted(set(document["adapter_ranks"]))))
     return (
         f"Medians of {document['repetitions']} interleaved repetitions, ratios with 95 % intervals; "
         f"prompts of {document['input_len']} tokens, {document['output_len']} generated, greedy. "

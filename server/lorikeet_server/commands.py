@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from lorikeet_adapters.errors import RefusedError
+from lorikeet_adapters.finding import Finding, grouped
 from lorikeet_server.composing import composing
-from lorikeet_server.desk import Place, open_desk, open_trial_desk
+from lorikeet_server.desk import Place, Wire
 from lorikeet_server.flags import DATA_DIR, DataDir, Json, Url
-from lorikeet_server.upkeep import upkeep
+from lorikeet_server.reception import open_desk, open_trial_desk
+from lorikeet_server.upkeep import SHORT, print_table, subject, upkeep
 
 adapters = typer.Typer(help="Register, check, convert, list and remove adapters.", no_args_is_help=True)
 adapters.add_typer(upkeep)
@@ -45,8 +48,7 @@ def add(
     with open_desk(url, data_dir, may_make=True) as desk:
         record = desk.add(Place(source, revision), name, replace, tenant or [])
     typer.echo(f"{record['id']}  rank {record['rank']}  generation {record['generation'][:12]}")
-    for warning in record["warnings"]:
-        typer.echo(f"warning: {warning}")
+    _print_warnings(record["warnings"])
 
 
 @adapters.command()
@@ -58,24 +60,29 @@ def check(
     url: Url = "",
     as_json: Json = False,
 ) -> None:
-    """Would it load, and if not, every reason why. Changes nothing."""
+    """Would it load, and if not, every reason why. Changes nothing.
+
+    What is wrong alike in many modules is one line with an example; --json has each by itself.
+    """
     from rich.console import Console
     from rich.table import Column, Table
 
     with open_trial_desk(model, url, data_dir) as desk:
         verdict = desk.check(Place(source, revision))
+    findings = [Finding(**each) for each in verdict["findings"]]
     if as_json:
         typer.echo(json.dumps(verdict))
-    elif verdict["findings"]:
+    elif findings:
         table = Table(*(Column(each, overflow="fold") for each in ("code", "where", "what", "what to do")))
-        for each in verdict["findings"]:
-            row = (each["code"], each["module"] or each["field"], each["message"], each["fix"])
-            table.add_row(*map(_plain, row))
+        for each, more in grouped(findings):
+            what = f"{each.message}, and {more} more like it" if more else each.message
+            table.add_row(*map(_plain, (each.code, each.module or each.field, what, each.fix)))
         Console().print(table)
     else:
         typer.echo(f"{source} would load")
-    if not verdict["loadable"]:
-        count = len(verdict["findings"])
+        _print_warnings(verdict.get("warnings", ()))  # an older server tells none
+    if findings:
+        count = len(findings)
         raise RefusedError(f"{source} would not load: {count} {'reason' if count == 1 else 'reasons'}")
 
 
@@ -99,24 +106,20 @@ def list_(data_dir: DataDir = DATA_DIR, url: Url = "", as_json: Json = False) ->
 
     The columns: the name requests use, the largest rank of a module, the nearest place of the weights
     (disk, host memory or device memory), what the engine makes of them, their size, and the first
-    digits of the generation, which is the SHA-256 of config and weights.
+    digits of the generation, which is the SHA-256 of config and weights. Then the aliases.
     """
-    from rich.console import Console
-    from rich.table import Table
-
     with open_desk(url, data_dir) as desk:
-        records = desk.records()
+        records, aliases = desk.records(), desk.aliases()
     if as_json:
         typer.echo(json.dumps(records))
         return
     if not records:
         typer.echo("no adapters are registered")
         return
-    table = Table("name", "rank", "held on", "state", "bytes", "generation")
-    for each in records:
-        row = (each["id"], each["rank"], each["tier"], each["state"], each["bytes"], each["generation"][:12])
-        table.add_row(*map(str, row))
-    Console().print(table)
+    columns = ("name", "rank", "held on", "state", "pinned", "bytes", "generation")
+    print_table(columns, [_row(each) for each in records])
+    if aliases:
+        print_table(("alias", "targets"), [(each["id"], subject(each)) for each in aliases])
 
 
 @adapters.command()
@@ -126,6 +129,16 @@ def rm(name: str, data_dir: DataDir = DATA_DIR, url: Url = "", as_json: Json = F
         answer = desk.remove(name)
     freed = ", ".join(f"{size} on {where}" for where, size in answer["freed"].items() if size is not None)
     typer.echo(json.dumps(answer) if as_json else f"{name} removed, bytes freed: {freed}")
+
+
+def _row(record: Wire) -> tuple[str, ...]:
+    held = (str(record["rank"]), record["tier"], record["state"], "yes" if record["pinned"] else "")
+    return (record["id"], *held, str(record["bytes"]), record["generation"][:SHORT])
+
+
+def _print_warnings(warnings: Sequence[str]) -> None:
+    for warning in warnings:
+        typer.echo(f"warning: {warning}")
 
 
 def _plain(text: str) -> str:

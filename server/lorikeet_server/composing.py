@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from typing import Annotated
 
 import typer
@@ -10,8 +11,9 @@ import typer
 from lorikeet_adapters.errors import MixRefused
 from lorikeet_adapters.mix import Term, parse_mix
 from lorikeet_adapters.recipe import MajoritySign, Method
-from lorikeet_server.desk import open_desk
+from lorikeet_server.desk import Wire
 from lorikeet_server.flags import DATA_DIR, DataDir, Json, Url
+from lorikeet_server.reception import open_desk
 
 composing = typer.Typer()
 
@@ -34,9 +36,8 @@ def compose(
     as_json: Json = False,
 ) -> None:
     """Combine registered adapters into a new one that is served like any other."""
-    body = {
+    body: Wire = {
         "name": name,
-        "adapters": [{"name": each.adapter, "weight": each.weight} for each in _terms(parts)],
         "method": method.value,
         "density": density,
         "majority_sign_method": majority_sign.value,
@@ -44,6 +45,8 @@ def compose(
         "replace": replace,
     }
     with open_desk(url, data_dir) as desk:
+        known = {each["id"] for each in (*desk.records(), *desk.aliases())}
+        body["adapters"] = [{"name": each.adapter, "weight": each.weight} for each in _terms(parts, known)]
         record = desk.compose(body)
     if as_json:
         typer.echo(json.dumps(record))
@@ -51,8 +54,8 @@ def compose(
         typer.echo(f"{record['id']}  rank {record['rank']}  generation {record['generation'][:12]}")
 
 
-def _terms(parts: list[str]) -> list[Term]:
-    terms = [term for part in parts for term in parse_mix(part, lambda _: False)]
+def _terms(parts: list[str], known: Collection[str]) -> list[Term]:
+    terms = [term for part in parts for term in parse_mix(part, known.__contains__)]
     if len(terms) != len(parts):
         raise MixRefused("write each part by itself, like `formal:0.7 friendly:0.3`")
     return terms

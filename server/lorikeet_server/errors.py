@@ -39,9 +39,9 @@ class RequestError(LorikeetError):
     """Root of what ends one request; `code` overrides the table's."""
 
     def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
         self.param = param
         self.code = code
-        super().__init__(message)
 
 
 class RequestRefused(RequestError):
@@ -142,6 +142,7 @@ TABLE: dict[type[LorikeetError], HttpError] = {
     adapters.RefusedError: HttpError(400, INVALID, "invalid_request"),
     adapters.AdapterRefused: HttpError(422, INVALID, "invalid_adapter"),
     adapters.BaseModelRefused: HttpError(422, INVALID, "invalid_base_model"),
+    adapters.DoraRefused: HttpError(422, INVALID, "dora_not_blendable"),
     adapters.MixRefused: HttpError(400, INVALID, "invalid_mix"),
     adapters.NameRefused: HttpError(400, INVALID, "invalid_name"),
     adapters.AliasRefused: HttpError(400, INVALID, "invalid_alias"),
@@ -197,6 +198,7 @@ FAILURES: dict[str, type[RequestError]] = {
     "unknown_token": RequestRefused,
     "constraint_failed": ConstraintRefused,
     "adapter_refused": MixUnusable,
+    "invalid_composition": MixUnusable,
     "mix_too_large": MixUnusable,
     "dora_not_blendable": MixUnusable,
     "non_finite": MixUnusable,

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
+
+from lorikeet_adapters.mix import parse_mix
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,6 +15,11 @@ class Example:
 
     model: str
     message: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The adapters that it needs."""
+        return tuple(term.adapter for term in parse_mix(self.model, lambda _: False))
 
     @property
     def body(self) -> dict[str, object]:
@@ -34,3 +42,9 @@ EXAMPLES = (
     Example("extract", MESSAGE),
     Example("formal:0.4+friendly:0.35", MESSAGE),
 )
+
+
+def examples_of(adapters: Collection[str], base: str) -> tuple[Example, ...]:
+    """What can be tried where these adapters are registered; the base alone where none of the demo's are."""
+    found = tuple(each for each in EXAMPLES if all(name in adapters for name in each.names))
+    return found or (Example(base, MESSAGE),)

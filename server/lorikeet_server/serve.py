@@ -5,21 +5,23 @@ from __future__ import annotations
 import logging
 import socket
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from starlette.applications import Starlette
 
+from lorikeet_adapters.base_source import check_source
 from lorikeet_adapters.errors import RefusedError
+from lorikeet_adapters.record import AdapterRecord
 from lorikeet_adapters.store import Store, open_store
 from lorikeet_server.api import access_log
 from lorikeet_server.api.services import Services
 from lorikeet_server.config import HttpConfig, ServerConfig
-from lorikeet_server.examples import EXAMPLES
+from lorikeet_server.device import check_device
+from lorikeet_server.examples import examples_of
 from lorikeet_server.keyring import Keyring, Scope, add_key
-from lorikeet_server.model_source import check_device, check_source
 from lorikeet_server.stock import wanted_folders
 
 log = logging.getLogger("lorikeet")
@@ -133,15 +135,29 @@ def _announce(config: ServerConfig, services: Services, seconds: float) -> None:
         tested["difference_std"],
         tested["bound_std"],
     )
-    log.info("adapters: %s", ", ".join(record.name for record in services.registry.records()) or "none yet")
+    records = services.registry.records()
+    fitting = [record.name for record in records if not record.findings]
+    log.info("adapters: %s", ", ".join(fitting) or "none yet")
+    _warn_of_misfits(records, base.name)
     log.info("ready after %.1f s on %s", seconds, config.http.url)
     if config.model.source == "demo":
         print(
             "\nTry:\n",
             *(
                 f"  {example.curl(config.http.url, with_key=services.keys is not None)}\n"
-                for example in EXAMPLES
+                for example in examples_of(fitting, base.name)
             ),
             sep="\n",
             flush=True,
+        )
+
+
+def _warn_of_misfits(records: Sequence[AdapterRecord], base: str) -> None:
+    """Those that were registered on another base: a line each, with the first reason of how many."""
+    for record in (each for each in records if each.findings):
+        count = len(record.findings)
+        log.warning(
+            "adapter %s is incompatible with the base %s and answered 409: %s%s",
+            *(record.name, base, record.findings[0]["message"]),
+            f", and {count - 1} more" if count > 1 else "",
         )

@@ -62,7 +62,10 @@ def wanted_folders(texts: Sequence[str]) -> dict[str, Path]:
             raise RefusedError(f"--adapter {text}: write NAME=FOLDER or NAME=org/name")
         if name in wanted:
             raise RefusedError(f"--adapter {text}: the name stands twice")
-        with _about(name, Path(folder)), nullcontext() if is_repo(folder) else open_folder(Path(folder)):
+        with (
+            _about(name, Path(folder)),
+            nullcontext() if is_repo(folder) else open_folder(Path(folder), folder),
+        ):
             wanted[check_name(name)] = Path(folder)
     return wanted
 

@@ -10,10 +10,12 @@ from typing import Annotated, Any
 import typer
 
 from lorikeet_adapters.errors import AliasRefused, GenerationNotFound, RefusedError
-from lorikeet_server.desk import Desk, Wire, open_desk
+from lorikeet_server.desk import Desk, Wire
 from lorikeet_server.flags import DATA_DIR, DataDir, Json, Url
+from lorikeet_server.reception import open_desk
 
 upkeep = typer.Typer()
+GIVING = ("registered", "replaced", "activated", "rolled_back")
 SHORT = 12  # characters of a generation in a table
 To = Annotated[
     list[str] | None,
@@ -32,7 +34,7 @@ def show(name: str, data_dir: DataDir = DATA_DIR, url: Url = "", as_json: Json =
     shown = {**record, "ranks": f"{len(record['ranks'])} modules", "created": _moment(record["created"])}
     shown["last_used"] = _moment(record["last_used"])
     rows = [(key, _text(value)) for key, value in shown.items() if key != "object"]
-    _print_table(("field", "value"), rows)
+    print_table(("field", "value"), rows)
 
 
 @upkeep.command()
@@ -44,11 +46,12 @@ def history(name: str, data_dir: DataDir = DATA_DIR, url: Url = "", as_json: Jso
     if as_json:
         typer.echo(json.dumps(events))
         return
+    places = _places(events, kept)
     rows = [
-        (_moment(each["created"]), each["event"], _subject(each), _place(each["generation"], kept))
-        for each in events
+        (_moment(each["created"]), each["event"], subject(each), place)
+        for each, place in zip(events, places, strict=True)
     ]
-    _print_table(("when", "event", "generation or targets", "now"), rows)
+    print_table(("when", "event", "generation or targets", "now"), rows)
 
 
 @upkeep.command()
@@ -102,19 +105,18 @@ def alias(
     if as_json:
         typer.echo(json.dumps(answer))
     elif isinstance(answer, list):
-        _print_table(("alias", "targets"), [(each["id"], _subject(each)) for each in answer])
+        print_table(("alias", "targets"), [(each["id"], subject(each)) for each in answer])
     else:
-        typer.echo(f"{name} removed" if remove else f"{name} -> {_subject(answer)}")
+        typer.echo(f"{name} removed" if remove else f"{name} -> {subject(answer)}")
 
 
 def _alias(desk: Desk, name: str, to: list[str]) -> Any:
     if to:
-        known = {record["id"]: record["generations"] for record in desk.records()}
-        return desk.put_alias(name, [_target(each, known) for each in to])
+        return desk.put_alias(name, [_target(each, desk) for each in to])
     return desk.delete_alias(name) if name else desk.aliases()
 
 
-def _target(text: str, known: dict[str, list[str]]) -> dict[str, Any]:
+def _target(text: str, desk: Desk) -> dict[str, Any]:
     """`support`, `support=95` or `support@1f2e=5`."""
     named, equals, weight = text.partition("=")
     name, at, digits = named.partition("@")
@@ -122,15 +124,19 @@ def _target(text: str, known: dict[str, list[str]]) -> dict[str, Any]:
         share = float(weight) if equals else 1.0
     except ValueError:
         raise AliasRefused(f"--to {text}: the weight {weight!r} is no number") from None
-    generation = _pick(name, known.get(name, []), digits) if at else None
+    generation = _pick(name, desk.record(name)["generations"], digits) if at else None
     return {"name": name, "generation": generation, "weight": share}
 
 
 def _pick(name: str, generations: list[str], digits: str) -> str:
     """The one generation that starts with these digits."""
     found = [each for each in generations if each.startswith(digits)]
-    if len(found) != 1:
+    if not found:
         raise GenerationNotFound(name, digits)
+    if len(found) > 1:
+        raise RefusedError(
+            f"`{name}` has {len(found)} generations that begin with {digits!r}; write more digits"
+        )
     return found[0]
 
 
@@ -150,7 +156,7 @@ def _older(record: Wire, events: list[Wire]) -> str:
     return str(older[0])
 
 
-def _subject(each: dict[str, Any]) -> str:
+def subject(each: dict[str, Any]) -> str:
     if not each.get("targets"):
         return str(each.get("generation") or "")[:SHORT]
     return ", ".join(
@@ -159,10 +165,10 @@ def _subject(each: dict[str, Any]) -> str:
     )
 
 
-def _place(generation: str | None, kept: list[str]) -> str:
-    if generation not in kept:
-        return ""
-    return "current" if generation == kept[0] else "kept"
+def _places(events: list[Wire], kept: list[str]) -> list[str]:
+    """What became of each event's generation, told once: beside the last event that gave it to the name."""
+    left = dict(zip(kept, ["current"] + ["kept"] * len(kept), strict=False))
+    return [left.pop(each["generation"], "") if each["event"] in GIVING else "" for each in events]
 
 
 def _moment(seconds: int | None) -> str:
@@ -175,7 +181,7 @@ def _text(value: object) -> str:
     return json.dumps(value) if isinstance(value, dict | bool) or value is None else str(value)
 
 
-def _print_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+def print_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
     from rich.console import Console
     from rich.table import Table
 

@@ -47,7 +47,7 @@ def tiny_adapters(tiny_base: Path) -> tuple[Path, ...]:
 
 @pytest.fixture(scope="package")
 def measured(tiny_base: Path, tiny_adapters: tuple[Path, ...]) -> Iterator[Measured]:
-    plan = Plan(str(tiny_base), Quantization.FP32, (1, 4), tokens=8, prompt_tokens=6, adapters=tiny_adapters)
+    plan = Plan(str(tiny_base), Quantization.FP32, (1, 4), tokens=8, prompt_tokens=6, folders=tiny_adapters)
     labels: list[str] = []
     with open_bench(plan) as bench:
         runs = measure(bench, plan, BandwidthProbe(1 << 12), labels.append)

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -34,15 +35,28 @@ def make_app() -> typer.Typer:
 def test_latency_prints_a_table_and_ends_with_the_document(tiny_base: Path, tmp_path: Path) -> None:
     out = tmp_path / "result.json"
     options = ["--model", str(tiny_base), "--quantization", "nf4", "--batch", "2", "--tokens", "3"]
-    options += ["--prompt-tokens", "5", "--rank", "4", "--threads", "1", "--out", str(out)]
+    options += [
+        "--prompt-tokens",
+        "5",
+        "--ranks",
+        "4",
+        "--adapters",
+        "1,2",
+        "--no-peers",
+        "--threads",
+        "1",
+        "--out",
+        str(out),
+    ]
     done = CliRunner().invoke(make_app(), ["bench", "latency", *options], catch_exceptions=False)
     assert done.exit_code == 0
     document = json.loads(done.stdout.splitlines()[-1])
     assert document == json.loads(out.read_text())
     assert document.keys() >= KEYS
     assert (document["quantization"], document["threads"], document["adapters"]) == ("nf4", 1, "random")
-    assert document["adapter_ranks"] == [4] * 4
-    assert [row["arm"] for row in document["results"]] == ["base", "adapter", "merged", "blend", "mixed"]
+    assert document["adapter_ranks"] == [4] * 2
+    arms = ["base", "merged", "merged-16bit", "adapter", "blend", "mixed"]
+    assert [row["arm"] for row in document["results"]] == arms
     for row in document["results"]:
         assert row.keys() >= ROW_KEYS
         assert row["total_output_tokens"] == 2 * 3 * 5
@@ -62,6 +76,69 @@ def test_prefix_measures_both_arms_on_base_and_adapter(tiny_base: Path) -> None:
         low, high = (row[f"ttft_ratio_fresh_to_kept_{end}"] for end in ("low", "high"))
         assert 0 < low <= row["ttft_ratio_fresh_to_kept"] <= high
     assert "fresh / kept" in done.stdout
+
+
+def run(command: str, *options: str) -> tuple[dict[str, Any], str]:
+    """The document and everything printed."""
+    done = CliRunner().invoke(make_app(), ["bench", command, *options], catch_exceptions=False)
+    assert done.exit_code == 0
+    return json.loads(done.stdout.splitlines()[-1]), done.stdout
+
+
+def test_scale_evicts_only_where_rows_are_few(tiny_base: Path) -> None:
+    options = ["--model", str(tiny_base), "--quantization", "fp32", "--registered", "8,20", "--few", "8"]
+    document, shown = run("scale", *options, "--rank", "2", "--requests", "30", "--threads", "1")
+    found = {(row["registered"], row["arm"]): row for row in document["results"]}
+    assert found.keys() == {(8, "all"), (20, "all"), (20, "few")}
+    assert found[8, "all"]["throughput_ratio"] == 1.0
+    for cell, row in found.items():
+        assert (row["evictions_a_pass"] > 0) is (cell == (20, "few")), cell
+        assert (row["loads_a_pass"] > 0) is (cell == (20, "few")), cell
+        assert len(row["samples_pass_s"]) == document["repetitions"]
+        assert 0 < row["p50_ttft_ms"] <= row["p99_ttft_ms"]
+    assert "tok/s over 8" in shown
+
+
+def test_swap_tells_reading_from_waiting_from_stalling(tiny_base: Path) -> None:
+    options = ["--model", str(tiny_base), "--quantization", "fp32", "--rank", "4", "--repeat", "5"]
+    document, shown = run("swap", *options, "--threads", "1")
+    found = {row["figure"]: row for row in document["results"]}
+    assert list(found) == ["read", "cold", "warm", "gap", "stall"]
+    assert all(0 < row["median_ms"] <= row["max_ms"] for row in found.values())
+    assert all(len(row["samples_ms"]) == 5 for row in found.values())
+    assert found["gap"]["median_ms"] <= found["stall"]["median_ms"]
+    assert "adapter on disk" in shown
+
+
+def test_fidelity_ranks_the_forms_and_tells_adapter_from_base() -> None:
+    document, _ = run("fidelity", "--rows", "1", "--threads", "1")
+    found = {(row["arm"], row["quantization"]): row for row in document["results"]}
+    assert len(found) == 9
+    for form in ("bf16", "int8", "nf4"):
+        for arm in ("adapter", "merged"):
+            assert found[arm, form]["mean_kl"] < 0.05 < found["base alone", form]["mean_kl"]
+            assert found[arm, form]["top1_agreement"] > 0.95 > found["base alone", form]["top1_agreement"]
+    for arm in ("adapter", "merged"):
+        assert 0 < found[arm, "bf16"]["mean_kl"] < found[arm, "nf4"]["mean_kl"], arm
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "reason"),
+    [
+        ("scale", ["--registered", "0"], "--registered"),
+        ("scale", ["--few", "2"], "--few"),
+        ("scale", ["--registered", "a"], "--registered"),
+        ("swap", ["--repeat", "1"], "--repeat"),
+        ("fidelity", ["--rows", "0"], "--rows"),
+        ("serving", ["--url", "localhost:8000"], "--url"),
+        ("serving", ["--models", ","], "--models"),
+        ("serving", ["--goodput", "ttft"], "--goodput"),
+        ("make-model", ["--shape", "none", "--out", "x"], "--shape"),
+    ],
+)
+def test_a_run_that_cannot_be_measured_is_refused(command: str, options: list[str], reason: str) -> None:
+    with pytest.raises(RefusedError, match=reason):
+        CliRunner().invoke(make_app(), ["bench", command, *options], catch_exceptions=False)
 
 
 @pytest.mark.parametrize(

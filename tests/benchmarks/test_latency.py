@@ -6,25 +6,31 @@ from pathlib import Path
 
 import pytest
 
-from lorikeet_bench.latency import count_batches, make_prompts, run_batch
-from lorikeet_bench.probe import BandwidthProbe
+from lorikeet_adapters.quantization import Quantization
+from lorikeet_bench.arms import EngineArm, open_bench
+from lorikeet_bench.label import Label
+from lorikeet_bench.latency import count_batches, make_prompts
+from lorikeet_bench.plan import Plan
 from tests.benchmarks.conftest import Measured
 from tests.tiny import blended_model, greedy, make_model, peft_model
 
+BASE, MERGED, ADAPTER = Label("base"), Label("merged"), Label("adapter", 16, 1)
+BLEND, MIXED = Label("blend", 16, 2), Label("mixed", 16, 4)
+PEFT, TRANSFORMERS = Label("peft", 16, 1), Label("transformers")
 CELLS = [
-    *((1, arm) for arm in ("base", "adapter", "merged", "blend")),
-    *((4, arm) for arm in ("base", "adapter", "merged", "blend", "mixed")),
+    *((1, arm) for arm in (BASE, MERGED, ADAPTER, BLEND, PEFT, TRANSFORMERS)),
+    *((4, arm) for arm in (BASE, MERGED, ADAPTER, BLEND, MIXED, PEFT, TRANSFORMERS)),
 ]
 
 
-def tokens_of(measured: Measured, arm: str, batch: int = 4) -> tuple[tuple[int, ...], ...]:
+def tokens_of(measured: Measured, label: Label, batch: int = 4) -> tuple[tuple[int, ...], ...]:
     """The arm's tokens, which every repetition must repeat."""
-    (only,) = {run.tokens for run in measured.runs if (run.arm, run.batch) == (arm, batch)}
+    (only,) = {run.timed.tokens for run in measured.runs if (run.label, run.batch) == (label, batch)}
     return only
 
 
 def test_rounds_run_every_arm_once_in_one_order(measured: Measured) -> None:
-    assert [(run.batch, run.arm) for run in measured.runs] == CELLS * measured.plan.repetitions
+    assert [(run.batch, run.label) for run in measured.runs] == CELLS * measured.plan.repetitions
 
 
 def test_warm_up_stands_apart_and_progress_counts_it(measured: Measured) -> None:
@@ -35,10 +41,11 @@ def test_warm_up_stands_apart_and_progress_counts_it(measured: Measured) -> None
 
 def test_tokens_counted_are_tokens_asked_for(measured: Measured) -> None:
     for run in measured.runs:
-        assert [len(row) for row in run.tokens] == [measured.plan.tokens] * run.batch
+        timed = run.timed
+        assert [len(row) for row in timed.tokens] == [measured.plan.tokens] * run.batch
         assert run.output_tokens == run.batch * measured.plan.tokens
-        assert 0 < run.ttft_s < run.duration_s
-        assert 0 < run.tpot_s * (measured.plan.tokens - 1) < run.duration_s
+        assert 0 < timed.ttft_s < timed.duration_s
+        assert 0 < timed.tpot_s * (measured.plan.tokens - 1) < timed.duration_s
 
 
 @pytest.mark.parametrize("batch", [1, 4])
@@ -48,37 +55,60 @@ def test_base_and_adapter_arms_equal_the_oracles(
     prompts = make_prompts(measured.plan, measured.bench.vocabulary)[:batch]
     weights = dict(zip(tiny_adapters, (0.7, 0.3), strict=True))
     oracles = {
-        "base": make_model("llama"),
-        "adapter": peft_model(tiny_base, tiny_adapters[0]),
-        "blend": blended_model(tiny_base, weights),
+        BASE: make_model("llama"),
+        ADAPTER: peft_model(tiny_base, tiny_adapters[0]),
+        PEFT: peft_model(tiny_base, tiny_adapters[0]),
+        BLEND: blended_model(tiny_base, weights),
     }
-    for arm, oracle in oracles.items():
+    for label, oracle in oracles.items():
         expected = tuple(tuple(greedy(oracle, list(prompt), measured.plan.tokens)) for prompt in prompts)
-        assert tokens_of(measured, arm, batch) == expected, arm
+        assert tokens_of(measured, label, batch) == expected, label
 
 
 def test_mixed_rows_each_have_an_adapter_of_their_own(measured: Measured, tiny_base: Path) -> None:
     prompts = make_prompts(measured.plan, measured.bench.vocabulary)
-    folders = [adapter.folder for adapter in measured.bench.adapters]
+    folders = [adapter.folder for adapter in measured.bench.sets[0].adapters]
     expected = tuple(
         tuple(greedy(peft_model(tiny_base, folder), list(prompt), measured.plan.tokens))
         for folder, prompt in zip(folders, prompts, strict=True)
     )
-    assert tokens_of(measured, "mixed") == expected
+    assert tokens_of(measured, MIXED) == expected
 
 
 def test_arms_differ_where_they_should_and_merged_equals_unmerged(measured: Measured) -> None:
-    tokens = {arm: tokens_of(measured, arm) for arm in ("base", "adapter", "blend", "mixed")}
+    tokens = {label: tokens_of(measured, label) for label in (BASE, ADAPTER, BLEND, MIXED)}
     assert len(set(tokens.values())) == len(tokens)
-    assert tokens_of(measured, "merged") == tokens["adapter"]
+    for same in (MERGED, TRANSFORMERS, PEFT):
+        assert tokens_of(measured, same) == tokens[ADAPTER], same
 
 
 def test_the_merged_arm_carries_no_rows(measured: Measured) -> None:
-    engines = {arm.name: arm.engine for arm in measured.bench.arms}
-    assert engines["merged"].runner.rank_rows.resident == {}
-    assert len(engines["base"].runner.rank_rows.resident) == 4
+    engines = {arm.label: arm.engine for arm in measured.bench.arms if isinstance(arm, EngineArm)}
+    assert engines[MERGED].runner.rank_rows.resident == {}
+    assert len(engines[BASE].runner.rank_rows.resident) == 4
     assert measured.bench.merged.quantization is measured.bench.base.quantization
     assert measured.bench.merged.fingerprint != measured.bench.base.fingerprint
+
+
+def test_pefts_mixed_batch_gives_each_row_its_own_adapter(
+    tiny_base: Path, tiny_adapters: tuple[Path, ...]
+) -> None:
+    """And several ranks make several sets, each with arms of its own."""
+    plan = Plan(
+        str(tiny_base), Quantization.NF4, (8,), tokens=4, prompt_tokens=6, ranks=(2, 4), adapters=(1, 8)
+    )
+    with open_bench(plan) as bench:
+        arms = {str(arm.label): arm for arm in bench.arms}
+        assert list(arms) == [
+            *("base", "merged", "merged-16bit"),
+            *("adapter r2", "blend x2 r2", "mixed x8 r2", "adapter r4", "blend x2 r4", "mixed x8 r4"),
+            *("peft r2", "peft x8 r2", "transformers"),
+        ]
+        prompts = make_prompts(plan, bench.vocabulary)
+        peft, ours = (arms[name].run(prompts, plan.tokens).tokens for name in ("peft x8 r2", "mixed x8 r2"))
+    # One NF4 base in two implementations: first tokens agree but for ties, later ones follow from them.
+    assert sum(a[0] == b[0] for a, b in zip(peft, ours, strict=True)) >= 7
+    assert len(set(peft)) > 1
 
 
 def test_nothing_waits_or_is_left_over_once_warm(measured: Measured) -> None:
@@ -86,8 +116,10 @@ def test_nothing_waits_or_is_left_over_once_warm(measured: Measured) -> None:
     plan = measured.plan
     prompts = make_prompts(plan, measured.bench.vocabulary)
     for arm in measured.bench.arms:
+        if not isinstance(arm, EngineArm):
+            continue
         before = arm.engine.stats.steps
-        run_batch(arm, prompts, plan.tokens, BandwidthProbe(1 << 12))
-        assert arm.engine.stats.steps - before == plan.tokens, arm.name
+        arm.run(prompts, plan.tokens)
+        assert arm.engine.stats.steps - before == plan.tokens, arm.label
         assert arm.engine.stats.evictions == 0
         assert arm.engine.runner.slots_used == 0

@@ -12,8 +12,8 @@ from lorikeet_adapters.base_model import load_base
 from lorikeet_adapters.errors import RefusedError
 from lorikeet_adapters.quantization import Quantization
 from lorikeet_bench.arms import open_bench
-from lorikeet_bench.merged import load_merged
-from lorikeet_bench.plan import Plan, parse_batches, parse_folders
+from lorikeet_bench.merged import write_merged
+from lorikeet_bench.plan import Plan, parse_numbers
 from tests.tiny import save_adapter, save_model
 
 
@@ -27,10 +27,12 @@ from tests.tiny import save_adapter, save_model
         ("--tokens", {"tokens": 1}),
         ("--prompt-tokens", {"prompt_tokens": 0}),
         ("--repeat", {"repetitions": 4}),
-        ("--rank", {"rank": 0}),
-        ("--rank", {"rank": 4097}),
-        ("--adapters", {"adapters": tuple(map(Path, "abcde"))}),
-        ("--adapters", {"adapters": (Path("a"), Path("a"))}),
+        ("--ranks", {"ranks": (8, 0)}),
+        ("--ranks", {"ranks": (4097,)}),
+        ("--adapters", {"adapters": (0,)}),
+        ("--adapters", {"adapters": (65,)}),
+        ("--adapter names", {"folders": tuple(Path(str(place)) for place in range(65))}),
+        ("--adapter names", {"folders": (Path("a"), Path("a"))}),
     ],
 )
 def test_options_out_of_bounds(option: str, changes: dict[str, Any]) -> None:
@@ -42,13 +44,11 @@ def test_options_out_of_bounds(option: str, changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize("text", ["", "1,", "one", "1;4", "1.5"])
 def test_batches_that_are_no_numbers(text: str) -> None:
     with pytest.raises(RefusedError, match="--batch"):
-        parse_batches(text)
+        parse_numbers("--batch", text)
 
 
 def test_lists_are_read() -> None:
-    assert parse_batches("1, 4,16") == (1, 4, 16)
-    assert parse_folders("") == ()
-    assert parse_folders("a,b/c") == (Path("a"), Path("b/c"))
+    assert parse_numbers("--batch", "1, 4,16") == (1, 4, 16)
 
 
 def test_a_prompt_and_answer_beyond_the_context(tiny_base: Path) -> None:
@@ -60,7 +60,7 @@ def test_a_prompt_and_answer_beyond_the_context(tiny_base: Path) -> None:
 def test_an_adapter_that_is_none_or_of_another_base(tiny_base: Path, tmp_path: Path) -> None:
     stranger = save_adapter(save_model(tmp_path / "gpt2", "gpt2"), tmp_path / "stranger", 4, 1)
     for folder, reason in ((tmp_path / "absent", "no folder"), (stranger, "no linear module")):
-        plan = Plan(str(tiny_base), Quantization.FP32, adapters=(folder,))
+        plan = Plan(str(tiny_base), Quantization.FP32, folders=(folder,))
         with pytest.raises(RefusedError, match=f"{folder.name}.*{reason}"), open_bench(plan):
             pass
 
@@ -71,4 +71,4 @@ def test_weights_that_are_shipped_quantised_are_not_merged_into(
     base = load_base(str(tiny_base), "nf4")
     base.model.save_pretrained(tmp_path / "quantised")
     with pytest.raises(RefusedError, match="full precision"):
-        load_merged(replace(base, source=str(tmp_path / "quantised")), tiny_adapters[0], tmp_path)
+        write_merged(replace(base, source=str(tmp_path / "quantised")), tiny_adapters[0], tmp_path)

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from lorikeet_bench.label import Label
 from lorikeet_bench.latency import Run
 from lorikeet_bench.machine import describe_machine
 from lorikeet_bench.plan import Plan
 from lorikeet_bench.report import make_document, make_table, result_row, summarise
+from lorikeet_bench.timed import Timed
 from tests.benchmarks.conftest import Measured
 
 PLAN = Plan(batches=(2,), tokens=3, prompt_tokens=10)
@@ -21,7 +23,10 @@ TOKENS = ((1, 2, 3), (4, 5, 6))
 
 
 def runs_of(arm: str, milliseconds: list[float]) -> list[Run]:
-    return [Run(arm, 2, 4 * ms / 1e3, ms / 1e3, 6 * ms / 1e3, TOKENS, ms * 1e9) for ms in milliseconds]
+    return [
+        Run(Label(arm), 2, Timed(4 * ms / 1e3, ms / 1e3, 6 * ms / 1e3, TOKENS), ms * 1e9)
+        for ms in milliseconds
+    ]
 
 
 def rows() -> dict[str, dict[str, Any]]:
@@ -29,7 +34,7 @@ def rows() -> dict[str, dict[str, Any]]:
     adapter = runs_of("adapter", [20, 24, 22, 20, 80])
     merged = runs_of("merged", [5, 6, 5.5, 5, 20])
     results = summarise([run for three in zip(base, adapter, merged, strict=True) for run in three])
-    return {result.arm: result_row(result, PLAN) for result in results}
+    return {result.label.arm: result_row(result, PLAN) for result in results}
 
 
 def test_units_medians_and_counts() -> None:
@@ -69,11 +74,13 @@ def test_the_document_counts_what_was_measured(measured: Measured) -> None:
     assert document["adapters"] == "random"  # two of the four are
     assert document["adapter_origins"] == ["given", "given", "random", "random"]
     assert document["adapter_ranks"] == [8, 4, 16, 16]
+    assert all(each["wanted"].startswith((">=", "<=")) for each in document["targets"])
     for row in document["results"]:
         assert row["total_output_tokens"] == row["completed"] * measured.plan.tokens
         assert row["completed"] == row["batch"] * measured.plan.repetitions
-        own = [run for run in measured.runs if (run.arm, run.batch) == (row["arm"], row["batch"])]
-        assert row["median_tpot_ms"] == pytest.approx(median(run.tpot_s for run in own) * 1e3)
+        label = Label(row["arm"], row["rank"], row["adapters"])
+        own = [run for run in measured.runs if (run.label, run.batch) == (label, row["batch"])]
+        assert row["median_tpot_ms"] == pytest.approx(median(run.timed.tpot_s for run in own) * 1e3)
 
 
 def test_the_table_fits_a_pipe_and_shows_every_arm(measured: Measured) -> None:
@@ -84,5 +91,5 @@ def test_the_table_fits_a_pipe_and_shows_every_arm(measured: Measured) -> None:
     text = console.file.getvalue()  # type: ignore[attr-defined]
     for word in ("base", "adapter", "merged", "blend", "mixed", "TPOT / base", "GB/s", "5 interleaved"):
         assert word in text, word
-    assert "TPOT adapter / merged at batch 4: " in text
+    assert "TPOT adapter r16 / merged at batch 4: " in text
     assert max(map(len, text.splitlines())) <= 80

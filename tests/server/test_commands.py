@@ -99,7 +99,7 @@ def test_check_says_every_reason_and_changes_nothing(
     folder = Path(shutil.copytree(world.adapters["triage"], tmp_path / "folder"))
     assert run("check", folder, *where) == (0, f"{folder} would load\n", "")
     code, out, _ = run("check", folder, "--json", *where)
-    assert (code, json.loads(out)) == (0, {"loadable": True, "findings": []})
+    assert (code, json.loads(out)) == (0, {"loadable": True, "findings": [], "warnings": []})
     config = json.loads((folder / "adapter_config.json").read_text())
     (folder / "adapter_config.json").write_text(
         json.dumps({**config, "layer_replication": [[0, 1]], "r\x1b[31m": 1})
@@ -314,7 +314,7 @@ def test_upkeep_through_the_server_and_on_the_folder(
         code, out, _ = run("history", "cared-for", *where)
         assert code == 0
         assert "rolled_back" in out
-        assert out.count("current") == out.count("kept") == 2
+        assert out.count("current") == out.count("kept") == 1
         assert said(run, "pin", "cared-for", *where)["pinned"] is True
         assert run("pin", "cared-for", "--off", *where) == (0, "cared-for  not pinned\n", "")
         code, out, _ = run("show", "cared-for", *where)
@@ -446,8 +446,8 @@ def test_the_key_comes_from_the_environment_and_goes_to_the_server_named_alone(
         assert run("list", "--url", url)[0] == 0
         monkeypatch.setenv("LORIKEET_API_KEY", " lk-secret\n")
         assert run("list", "--url", url)[0] == 0
-        assert seen_here == [None, "Bearer lk-secret"]
-        assert seen_there == [None, None]
+        assert seen_here == [None, None, "Bearer lk-secret", "Bearer lk-secret"]
+        assert set(seen_there) == {None}
         for wrong in ("lk-sec\nret", "lk-s\u00e9cret"):
             monkeypatch.setenv("LORIKEET_API_KEY", wrong)
             code, _, err = run("list", "--url", url)

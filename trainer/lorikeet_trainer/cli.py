@@ -9,14 +9,20 @@ from typing import Annotated
 
 import typer
 
+from lorikeet_adapters.base_source import check_source
 from lorikeet_adapters.errors import RefusedError
 from lorikeet_adapters.names import check_name
 from lorikeet_adapters.quantization import Quantization
+from lorikeet_adapters.source import open_folder
+from lorikeet_adapters.spec import parse_spec
 from lorikeet_trainer.data_commands import data as data_commands
 from lorikeet_trainer.device import Device
 from lorikeet_trainer.errors import DatasetRefused
+from lorikeet_trainer.jsonl import unreadable
+from lorikeet_trainer.output import refuse_taken
 from lorikeet_trainer.recipe import Recipe
 from lorikeet_trainer.saying import show_findings
+from lorikeet_trainer.scores import BASE
 
 DEFAULT = Recipe()
 
@@ -85,6 +91,10 @@ def train(
         rslora=rslora,
         max_length=max_length,
     )
+    folder = out or Path(name)
+    check_source(model)
+    refuse_taken(folder, force=force)
+    _refuse_unreadable(data)
     from rich.console import Console
 
     console = Console(stderr=True)
@@ -94,7 +104,6 @@ def train(
         from lorikeet_trainer.train import Job
         from lorikeet_trainer.train import train as run
 
-    folder = out or Path(name)
     try:
         trained = run(Job(data, folder, model, device, recipe, force), display_on(console))
     except DatasetRefused as refused:
@@ -126,6 +135,9 @@ def evaluate(
     if demo and (adapter or max_tokens or model != "demo"):
         raise typer.BadParameter("--demo brings its own model, adapters and lengths")
     folders = _named_folders(adapter or ())
+    check_source(model)
+    if data is not None:
+        _refuse_unreadable(data)
     from rich.console import Console
 
     with Console(stderr=True).status("judging"):
@@ -152,8 +164,21 @@ def _named_folders(texts: Iterable[str]) -> dict[str, Path]:
             raise typer.BadParameter(f"{text}: write NAME=FOLDER", param_hint="--adapter")
         if name in folders:
             raise typer.BadParameter(f"{name} stands twice", param_hint="--adapter")
+        if name == BASE:
+            raise typer.BadParameter(f"{BASE} is the base model itself in the table", param_hint="--adapter")
+        with open_folder(Path(folder), folder) as files:
+            parse_spec(files.config)
         folders[check_name(name)] = Path(folder)
     return folders
+
+
+def _refuse_unreadable(data: Path) -> None:
+    """Raises DatasetRefused: what is in a file is judged later, that there is none is known at once."""
+    try:
+        with data.open("rb"):
+            pass
+    except OSError as error:
+        raise unreadable(data, error) from error
 
 
 def _set_threads(threads: int) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from lorikeet_adapters.base_model import demo_base
+from lorikeet_adapters.base_source import demo_base
 from lorikeet_adapters.mix import BASE_MIX, Mix, Term
 from lorikeet_trainer.dataset import Dataset
 from lorikeet_trainer.demo.tasks import TASKS, ChatRow, Task, rows, score

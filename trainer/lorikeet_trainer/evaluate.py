@@ -23,10 +23,9 @@ from lorikeet_trainer.dataset import Dataset
 from lorikeet_trainer.device import Device, refuse_missing
 from lorikeet_trainer.errors import EvaluationRefused
 from lorikeet_trainer.row import Row
-from lorikeet_trainer.scores import Judged, Scores, score
+from lorikeet_trainer.scores import BASE, Judged, Scores, score
 
 IN_FLIGHT = 128  # the scheduler looks at every waiting request in every step: more of them only cost time
-BASE = "base"  # how the empty mix is called in a report
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,8 +30,13 @@ def read_file(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        finding = RowFinding(0, "", "cannot_read", error.strerror or str(error), "name a readable file")
-        raise DatasetRefused(path.name, [finding]) from error
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: Path, error: OSError) -> DatasetRefused:
+    """The refusal of a file that cannot be opened at all."""
+    finding = RowFinding(0, "", "cannot_read", error.strerror or str(error), "name a readable file")
+    return DatasetRefused(path.name, [finding])
 
 
 def parse_jsonl(data: bytes) -> Iterator[Record | RowFinding]:

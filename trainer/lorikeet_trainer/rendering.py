@@ -9,9 +9,8 @@ from typing import Protocol, cast
 
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
-from lorikeet_adapters.base_model import resolve_source
+from lorikeet_adapters.base_source import resolve_source, tokenizer_refusal
 from lorikeet_adapters.context import context_length
-from lorikeet_adapters.errors import BaseModelRefused
 from lorikeet_trainer.encoding import AddedToken, Backend, Encoder
 from lorikeet_trainer.example import Message, Tools
 from lorikeet_trainer.template import Template
@@ -62,8 +61,7 @@ class Renderer:
             config = AutoConfig.from_pretrained(where, local_files_only=local)
             tokenizer = AutoTokenizer.from_pretrained(where, local_files_only=local)
         except (OSError, ValueError, KeyError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise BaseModelRefused(f"`{source}` has no readable tokenizer: {reason}") from error
+            raise tokenizer_refusal(source, where, error) from error
         return cls(cast("Tokenizer", tokenizer), _end_tokens(where, tokenizer), context_length(config))
 
     def prompt(self, messages: Sequence[Message], tools: Tools = ()) -> tuple[int, ...]:

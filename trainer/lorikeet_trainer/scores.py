@@ -7,6 +7,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+BASE = "base"  # how the empty mix is called in a report
+
 
 @dataclass(frozen=True, slots=True)
 class Judged:

@@ -154,10 +154,10 @@ async def _try(http: Request, services: Services) -> dict[str, Any]:
         async with opened(http, services, TrialFields, TrialBody) as (fields, files):
             if fields.name:
                 check_name(fields.name)
-            await checked(http, partial(view_of(http).judge, files))
+            facts = await checked(http, partial(view_of(http).judge, files))
     except AdapterRefused as refused:
         return verdict(refused.findings)
-    return verdict([])
+    return verdict((), facts.warnings)
 
 
 def _is_dry_run(http: Request) -> bool:

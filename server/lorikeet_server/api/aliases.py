@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from lorikeet_adapters.alias import MAX_TARGETS, MAX_WEIGHT
 from lorikeet_adapters.stored import Target
+from lorikeet_server.api.blame import blaming
 from lorikeet_server.api.body import Body, read_body
 from lorikeet_server.api.caller import view_of
 from lorikeet_server.api.records import alias_object, page_of
@@ -41,7 +42,8 @@ async def put_alias(http: Request) -> Response:
     """201 for a new alias, 200 for one that was there."""
     body = await read_body(http, AliasBody)
     targets = tuple(Target(each.name, each.generation, each.weight) for each in body.targets)
-    alias, new = await run_in_threadpool(view_of(http).put_alias, http.path_params["name"], targets)
+    with blaming("targets"):
+        alias, new = await run_in_threadpool(view_of(http).put_alias, http.path_params["name"], targets)
     return await _answer(http, alias.name, 201 if new else 200)
 
 

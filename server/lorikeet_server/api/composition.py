@@ -14,6 +14,7 @@ from lorikeet_adapters.mix import Term
 from lorikeet_adapters.recipe import MajoritySign, Method, Recipe
 from lorikeet_adapters.record import AdapterRecord
 from lorikeet_server.api.backstage import checked
+from lorikeet_server.api.blame import blaming
 from lorikeet_server.api.body import Body, read_body
 from lorikeet_server.api.caller import view_of
 from lorikeet_server.api.mix_body import WeightedAdapter
@@ -45,16 +46,17 @@ async def compose_adapters(http: Request) -> Response:
     terms = [Term(each.name, each.weight) for each in body.adapters]
 
     def make() -> tuple[AdapterRecord, bool]:
-        return services.composer.make(
-            view,
-            body.name,
-            terms,
-            recipe,
-            replace=body.replace,
-            expected=expected,
-            metadata=body.metadata,
-            access=access,
-        )
+        with blaming("adapters"):
+            return services.composer.make(
+                view,
+                body.name,
+                terms,
+                recipe,
+                replace=body.replace,
+                expected=expected,
+                metadata=body.metadata,
+                access=access,
+            )
 
     async def work() -> tuple[dict[str, Any], int]:
         record, changed = await checked(http, make)

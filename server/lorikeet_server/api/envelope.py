@@ -11,10 +11,15 @@ from starlette.responses import JSONResponse, Response
 
 from lorikeet_adapters.errors import (
     AdapterConflict,
+    AdapterIncompatible,
     AdapterNotFound,
     AdapterRefused,
+    AliasRefused,
+    ComposeRefused,
+    GenerationNotFound,
     LorikeetError,
     NameRefused,
+    PinRefused,
     TenantRefused,
 )
 from lorikeet_server.api.run import ClientGone
@@ -30,6 +35,11 @@ VLLM_TYPES = {404: "NotFoundError", 422: "UnprocessableEntityError"}
 # The field at fault where the exception itself, raised below HTTP, cannot know of fields.
 PARAMS: dict[type[LorikeetError], str] = {
     AdapterNotFound: "model",
+    AliasRefused: "targets",
+    ComposeRefused: "adapters",
+    GenerationNotFound: "generation",
+    AdapterIncompatible: "generation",
+    PinRefused: "pinned",
     AdapterRefused: "source",
     AdapterConflict: "name",
     NameRefused: "name",
@@ -102,6 +112,6 @@ def _code(error: LorikeetError, row: HttpError) -> str:
 
 
 def _param(error: LorikeetError) -> str | None:
-    if isinstance(error, RequestError):
+    if error.param is not None or isinstance(error, RequestError):
         return error.param
     return next((param for kind, param in PARAMS.items() if isinstance(error, kind)), None)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from starlette.requests import Request
 
-from lorikeet_adapters.errors import MixRefused
+from lorikeet_adapters.errors import LorikeetError, MixRefused
 from lorikeet_adapters.mix import Mix, Term, parse_mix
 from lorikeet_adapters.recipe import MajoritySign, Method, Recipe
 from lorikeet_server.api.access_log import note_mix
+from lorikeet_server.api.blame import blaming
 from lorikeet_server.api.caller import view_of
 from lorikeet_server.api.mix_body import MergedAdapters, MixFields
 from lorikeet_server.api.services import Services
@@ -30,14 +31,15 @@ def lease_mix(http: Request, model: str, body: MixFields, count: int = 1, *, use
             param="model",
         )
     try:
-        if terms is None:
-            terms = parse_mix(model or view.base_name, view.is_name)
-        Mix.of(terms)  # once by the names written, so that a refusal speaks of those
-        recipe = _lorax_recipe(body.merged_adapters)
-        if recipe is not None:
-            mix = services.merges.lease(view, recipe, terms, count, user)
-        else:
-            mix = view.lease(terms, count, user)
+        with blaming(field, LorikeetError):
+            if terms is None:
+                terms = parse_mix(model or view.base_name, view.is_name)
+            Mix.of(terms)  # once by the names written, so that a refusal speaks of those
+            recipe = _lorax_recipe(body.merged_adapters)
+            if recipe is not None:
+                mix = services.merges.lease(view, recipe, terms, count, user)
+            else:
+                mix = view.lease(terms, count, user)
     except MixRefused as error:
         raise RequestRefused(str(error), param=field, code="invalid_mix") from None
     named = [term.adapter for term in terms]

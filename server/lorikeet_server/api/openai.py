@@ -89,7 +89,9 @@ def _encode_prompt(services: Services, prompt: str | TokenIds, echo: bool) -> Pr
     if not made.ids:
         raise RequestRefused("the prompt is empty", param="prompt")
     if max(made.ids) >= services.model.vocabulary:
-        raise RequestRefused(f"the vocabulary has {services.model.vocabulary} tokens", param="prompt")
+        size = services.model.vocabulary
+        message = f"prompt: there is no token {max(made.ids)}, the vocabulary has {size} tokens"
+        raise RequestRefused(message, param="prompt", code="unknown_token")
     if echo and not isinstance(prompt, str):
         return Prompt(made.ids, services.text.decode(made.ids))
     return made

@@ -85,7 +85,7 @@ async def opened_source(http: Request, services: Services, source: Source) -> As
     check_operator(http, f"source: the key of a tenant may not register from {source.type}; upload the files")
     if isinstance(source, LocalSource):
         folder = await run_in_threadpool(confine, services.adapters_root, source.path)
-        async with threaded(open_folder(folder)) as files:
+        async with threaded(open_folder(folder, source.path)) as files:
             yield files
         return
     if not services.http.allow_hub:
@@ -97,5 +97,5 @@ async def opened_source(http: Request, services: Services, source: Source) -> As
     async with one_of_few(http), threaded(services.intake.scratch()) as scratch:
         async with threaded(fetching(source.repo, source.revision, scratch, limit)) as fetch:
             origin = await unless_gone(http, run_in_threadpool(fetch.wait))
-        async with threaded(open_folder(scratch)) as files:
+        async with threaded(open_folder(scratch, source.repo)) as files:
             yield dataclasses.replace(files, origin=origin)

@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from lorikeet_adapters.errors import AdapterNotFound, MixRefused
+from lorikeet_adapters.errors import MixRefused
 from lorikeet_adapters.mix import parse_mix
 from lorikeet_server.api.body import Body, read_body
 from lorikeet_server.api.caller import view_of
@@ -69,7 +69,9 @@ async def detokenize(http: Request) -> Response:
     body = await read_body(http, DetokenizeBody)
     _check_model(http, body.model)
     if max(body.tokens, default=0) >= services.model.vocabulary:
-        raise RequestRefused(f"tokens: the vocabulary has {services.model.vocabulary} tokens", param="tokens")
+        size = services.model.vocabulary
+        message = f"tokens: there is no token {max(body.tokens)}, the vocabulary has {size} tokens"
+        raise RequestRefused(message, param="tokens", code="unknown_token")
     text = await run_in_threadpool(services.text.decode, body.tokens, special=True)
     return JSONResponse({"prompt": text})
 
@@ -94,4 +96,4 @@ def _check_model(http: Request, model: str | None) -> None:
         raise RequestRefused(str(error), param="model", code="invalid_mix") from None
     for term in terms:
         if not registry.is_name(term.adapter):
-            raise AdapterNotFound(term.adapter)
+            raise registry.missing(term.adapter)

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from lorikeet_adapters.errors import LorikeetError
+from lorikeet_adapters.errors import ComposeRefused, LorikeetError
 from lorikeet_adapters.weights import AdapterWeights
 from lorikeet_server.engine.batch import Load
 from lorikeet_server.engine.command import AdapterArrived, AdapterMissing, Command
@@ -34,8 +34,9 @@ class Loader:
         outcome: Command
         try:
             outcome = AdapterArrived(order, self._fetch(order.generation))
-        except LorikeetError as error:
-            outcome = AdapterMissing(order, Failure("adapter_refused", str(error)))
+        except LorikeetError as error:  # a merge that cannot be made is no fault of an adapter's files
+            code = "invalid_composition" if isinstance(error, ComposeRefused) else "adapter_refused"
+            outcome = AdapterMissing(order, Failure(code, str(error)))
         except Exception:
             # Whatever else it is must still end the requests that wait for this adapter.
             log.exception("loading adapter %s failed", order.generation[:12])

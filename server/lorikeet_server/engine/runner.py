@@ -152,15 +152,22 @@ class Runner:
         self._prefixes.keep(chunk.keep, cache)
         return logits
 
-    @torch.no_grad()
     def logprobs(self, prompt: Sequence[int], completion: Sequence[int], mix: Mix) -> torch.Tensor:
-        """Teacher-forced log-probability of each completion token, [len(completion)], in a forward of its own."""
+        """Teacher-forced log-probability of each completion token, [len(completion)]."""
+        chosen = torch.tensor(completion, device=self._device)[:, None]
+        return self.distributions(prompt, completion, mix).gather(-1, chosen)[:, 0]
+
+    @torch.no_grad()
+    def distributions(self, prompt: Sequence[int], completion: Sequence[int], mix: Mix) -> torch.Tensor:
+        """Log-probabilities of every token where each of the completion's stands, fp32 [len(completion), V].
+
+        In a forward of its own.
+        """
         tokens = torch.tensor([[*prompt, *completion]], device=self._device)
         with self.rank_rows.step([mix]):
             mask = torch.ones_like(tokens)
             logits = self._model(input_ids=tokens, attention_mask=mask, use_cache=False).logits[0].float()
-        predicted = torch.log_softmax(logits[len(prompt) - 1 : -1], -1)
-        return predicted.gather(-1, tokens[0, len(prompt) :, None])[:, 0]
+        return torch.log_softmax(logits[len(prompt) - 1 : -1], -1)
 
     def _draw(self, request: Request, index: int, generated: tuple[int, ...]) -> Draw:
         return Draw(request, index, generated, self.guides.allowed(request))

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
-from lorikeet_adapters.base_model import resolve_source
-from lorikeet_adapters.errors import BaseModelRefused
+from lorikeet_adapters.base_source import resolve_source, tokenizer_refusal
 
 
 class Tokenizer:
@@ -109,8 +108,7 @@ def load_tokenizer(source: str, trust_remote_code: bool = False) -> Tokenizer:
             where, trust_remote_code=trust_remote_code, local_files_only=Path(where).is_dir()
         )
     except (OSError, ValueError, KeyError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise BaseModelRefused(f"`{source}` has no usable tokenizer: {reason}") from error
+        raise tokenizer_refusal(source, where, error) from error
     return Tokenizer(tokenizer, _end_tokens(where, tokenizer))
 
 

@@ -119,9 +119,9 @@ def test_one_namespace(own: TestClient) -> None:
         ({"targets": [{"name": "formal", "weight": 1e9}]}, "invalid_request", "targets.0.weight"),
         ({"targets": [{"name": "formal", "generation": "x"}]}, "invalid_request", "targets.0.generation"),
         ({"targets": [{"name": "formal"}], "sticky": True}, "invalid_request", "sticky"),
-        ({"targets": [{"name": "formal", "weight": 0}]}, "invalid_alias", None),
-        ({"targets": [{"name": "formal"}] * 2}, "invalid_alias", None),
-        ({"targets": [{"name": BASE}]}, "invalid_alias", None),
+        ({"targets": [{"name": "formal", "weight": 0}]}, "invalid_alias", "targets"),
+        ({"targets": [{"name": "formal"}] * 2}, "invalid_alias", "targets"),
+        ({"targets": [{"name": BASE}]}, "invalid_alias", "targets"),
     ],
     ids=str,
 )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from starlette.testclient import TestClient
 
-from tests.server.world import BASE
+from tests.server.world import BASE, World
+from tests.tiny import save_adapter
 
 TEXT: dict[str, Any] = {
     "prompt": "Where is my parcel?",
@@ -101,3 +104,70 @@ def test_nothing_stays_leased(client: TestClient, compose: Any) -> None:
     compose("counted", adapters=PARTS)
     compose("never", adapters=[*PARTS, {"name": "nobody"}])
     assert leases() == before
+
+
+def test_a_refused_combination_names_the_field(client: TestClient, compose: Any) -> None:
+    ties = {"method": "ties", "adapters": PARTS}  # of ranks 4 and 3
+    for body, code, param in (
+        (ties, "invalid_composition", "adapters"),
+        ({"adapters": [{"name": "formall"}]}, "model_not_found", "adapters"),
+        ({"adapters": PARTS, "density": 2}, "invalid_composition", "density"),
+        ({"adapters": PARTS, "rank": 2}, "invalid_composition", "rank"),
+    ):
+        error = compose("never", **body).json()["error"]
+        assert (error["code"], error["param"]) == (code, param), error
+    error = compose("formal", adapters=PARTS).json()["error"]
+    assert (error["code"], error["param"]) == ("adapter_exists", "name")
+
+
+def test_a_name_that_is_not_to_be_had_is_refused_before_the_work(client: TestClient, compose: Any) -> None:
+    """The ranks would be refused by the work; the name is what the answer is about."""
+    for name, code in (("formal", "adapter_exists"), (BASE, "name_taken"), ("a b", "invalid_name")):
+        answer = compose(name, method="ties", adapters=PARTS)
+        assert answer.json()["error"]["code"] == code
+    assert compose("twice", adapters=PARTS).status_code == 201
+    assert compose("twice", adapters=PARTS).status_code == 200
+    assert compose("twice", adapters=PARTS[:1]).json()["error"]["code"] == "adapter_exists"
+
+
+def test_a_merge_that_cannot_be_made_has_one_code_wherever_it_is_asked_for(client: TestClient) -> None:
+    merged = {"ids": ["formal", "friendly"], "weights": [1, 1], "merge_strategy": "ties", "density": 0.5}
+    answer = client.post("/v1/completions", json={"model": BASE, "merged_adapters": merged, **TEXT})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["param"]) == (
+        422,
+        "invalid_composition",
+        "merged_adapters",
+    )
+    assert "equal ranks" in error["message"]
+
+
+def test_dora_in_a_blend_is_refused_by_its_name(client: TestClient, world: World, tmp_path: Path) -> None:
+    folder = save_adapter(world.base, world.root / "rigid", rank=2, seed=9, use_dora=True)
+    try:
+        made = client.post(
+            "/v1/adapters", json={"name": "rigid", "source": {"type": "local", "path": "rigid"}}
+        )
+        assert made.status_code == 201, made.text
+        client.put("/v1/aliases/stiff", json={"targets": [{"name": "rigid"}]})
+        for model, name in (("rigid:0.5", "rigid"), ("formal:0.5+stiff:0.5", "stiff")):
+            answer = client.post("/v1/completions", json={"model": model, **TEXT})
+            error = answer.json()["error"]
+            assert (answer.status_code, error["code"], error["param"]) == (422, "dora_not_blendable", "model")
+            assert f"`{name}` was trained with DoRA" in error["message"]
+        assert said(client, "rigid") == said(client, "rigid:1") == said(client, "stiff+formal:0")
+    finally:
+        client.delete("/v1/aliases/stiff")
+        client.delete("/v1/adapters/rigid")
+        shutil.rmtree(folder)
+
+
+def test_a_token_beyond_the_vocabulary_has_its_own_code(client: TestClient) -> None:
+    for path, body, param in (
+        ("/v1/completions", {"model": BASE, "prompt": [1, 99999]}, "prompt"),
+        ("/v1/detokenize", {"tokens": [1, 99999]}, "tokens"),
+    ):
+        answer = client.post(path, json=body)
+        error = answer.json()["error"]
+        assert (answer.status_code, error["code"], error["param"]) == (400, "unknown_token", param)
+        assert "99999" in error["message"]

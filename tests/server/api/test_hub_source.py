@@ -71,7 +71,7 @@ def test_a_repository_is_registered_with_its_commit(fetcher: TestClient, hub: Hu
 
 def test_a_dry_run_and_a_refusal(fetcher: TestClient, hub: Hub) -> None:
     answer = fetcher.post(f"{ROUTE}?dry_run=true", json=BODY)
-    assert answer.json() == {"loadable": True, "findings": []}
+    assert answer.json() == {"loadable": True, "findings": [], "warnings": []}
     asked = {**BODY, "source": {**BODY["source"], "revision": "v9"}}  # type: ignore[dict-item]
     verdict = fetcher.post(f"{ROUTE}?dry_run=true", json=asked).json()
     assert [each["code"] for each in verdict["findings"]] == ["hub_not_found"]

@@ -334,3 +334,25 @@ def test_a_tenant_over_its_bound_is_429_and_the_others_go_on(
             assert FORMS[form](house.by("beta"), BASE if form == "model" else "").status_code == 200
         text = house.by("scraping").get("/metrics").text
     assert 'lorikeet_rejections_total{reason="overloaded"} 2.0' in text
+
+
+def test_what_may_be_meant_is_only_what_the_tenant_sees(house: Keyed) -> None:
+    """`formal` is acme's and `ours` an alias on it: to beta a slip is just a name that nobody has."""
+
+    def told(who: str, name: str) -> str:
+        answers = [ask(house.by(who), name) for ask in (FORMS["model"], FORMS["blend"])]
+        answers.append(house.by(who).post("/v1/tokenize", json={"model": name, "prompt": "Hi"}))
+        messages = {answer.json()["error"]["message"] for answer in answers}
+        assert [answer.status_code for answer in answers] == [404] * 3
+        (message,) = messages
+        assert isinstance(message, str)
+        return message
+
+    assert "did you mean `formal`?" in told("acme", "formall")
+    assert "did you mean" not in told("beta", "formall")
+    assert "did you mean `friendly`?" in told("beta", "frendly")
+    assert "did you mean `triage`?" in told("beta", "triag")
+    assert "did you mean `ours`?" in told("acme", "our")
+    assert "did you mean" not in told("beta", "our")
+    for path in ("/v1/adapters/ours", "/v1/adapters/history/ours"):
+        assert "alias" not in house.by("beta").get(path).text

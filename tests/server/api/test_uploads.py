@@ -249,7 +249,7 @@ def test_a_dry_run_tells_and_changes_nothing(
         finally:
             shutil.rmtree(folder)
 
-    assert ask({}).json() == {"loadable": True, "findings": []}
+    assert ask({}).json() == {"loadable": True, "findings": [], "warnings": []}
     config = json.loads(files["adapter_config.json"])
     answer = ask(
         {"adapter_config.json": json.dumps({**config, "layer_replication": [[0, 1]], "surprise": 1}).encode()}
@@ -414,4 +414,4 @@ def test_with_insecure_a_form_needs_no_header(made: Server, files: dict[str, byt
     client = TestClient(create_app(services), LOCAL)
     parts = {name: (name, content) for name, content in files.items()}
     answer = client.post(f"{ROUTE}?dry_run=true", files=parts)
-    assert answer.json() == {"loadable": True, "findings": []}
+    assert answer.json() == {"loadable": True, "findings": [], "warnings": []}

@@ -9,7 +9,8 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
-from lorikeet_adapters.base_model import demo_base, load_base
+from lorikeet_adapters.base_model import load_base
+from lorikeet_adapters.base_source import demo_base
 from lorikeet_adapters.mix import Mix, Term
 from lorikeet_server.engine.config import EngineConfig
 from lorikeet_server.engine.engine import Engine

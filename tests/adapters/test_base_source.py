@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
+from lorikeet_adapters.base_source import check_source
 from lorikeet_adapters.errors import BaseModelRefused
-from lorikeet_server.model_source import check_source
+from tests.adapters.hub import Repo, run_hub
 
 
 @pytest.fixture
@@ -40,8 +41,25 @@ def test_a_hub_id_is_served_from_the_cache_with_or_without_an_owner(hub: Path, s
     check_source(source)
 
 
-def test_online_the_hub_may_be_asked(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_online_the_hub_is_asked_once_and_shortly(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with run_hub() as served:
+        monkeypatch.setattr(constants, "ENDPOINT", served.url)
+        served.repos["owner/name"] = Repo({"config.json": b"{}"})
+        served.failing["owner/gated"] = (403, "GatedRepo")
+        served.failing["owner/broken"] = (500, "")
+        check_source("owner/name")
+        for repo, why in (
+            ("owner/nobody", "none either"),
+            ("owner/gated", "gated"),
+            ("owner/broken", "cannot be asked"),
+        ):
+            with pytest.raises(BaseModelRefused, match=why):
+                check_source(repo)
+        assert sum("/models/" in each for each in served.asked) == 4, served.asked
+    with pytest.raises(BaseModelRefused, match="the hub cannot be asked"):  # nobody listens there any more
+        check_source("owner/name")
+    cache(hub, "owner/name")
     check_source("owner/name")
 
 

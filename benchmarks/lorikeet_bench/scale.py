@@ -1,0 +1,248 @@
+"""What the number of registered adapters costs: one to a thousand under Zipf traffic.
+
+Each number runs twice: with rows for all of them, so that nothing is ever evicted, and with rows
+for a few, so that the rest come from their files again and again. Files are few and shared by many
+names; each load reads and checks its file as any load does.
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.table import Table
+
+from lorikeet_adapters.base_model import BaseModel, load_base
+from lorikeet_adapters.mix import Mix, Term
+from lorikeet_adapters.quantization import Quantization
+from lorikeet_adapters.weights import AdapterWeights
+from lorikeet_bench.adapter import fetch, write_random
+from lorikeet_bench.arms import NO_TEXT
+from lorikeet_bench.interval import Interval, ratio_of_medians
+from lorikeet_bench.machine import Machine
+from lorikeet_bench.plan import FEWEST_REPETITIONS, PlanRefused
+from lorikeet_bench.serving_report import percentile
+from lorikeet_bench.traffic import Passage, closed_loop
+from lorikeet_server.engine.config import EngineConfig
+from lorikeet_server.engine.engine import Engine
+from lorikeet_server.engine.request import Request, Sampling
+
+FILES = 8
+ALL, FEW = "all", "few"
+
+
+@dataclass(frozen=True, slots=True)
+class ScalePlan:
+    """`few` adapters fit at once in the arm that evicts; the first of `registered` is what others are compared with.
+
+    Raises PlanRefused.
+    """
+
+    model: str = "demo"
+    quantization: Quantization = Quantization.AUTO
+    registered: tuple[int, ...] = (8, 1, 64, 1000)
+    few: int = 16
+    rank: int = 8
+    requests: int = 200
+    at_once: int = 8
+    tokens: int = 16
+    prompt_tokens: int = 16
+    skew: float = 1.0
+    repetitions: int = FEWEST_REPETITIONS
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.registered or len(set(self.registered)) < len(self.registered):
+            raise PlanRefused("--registered wants one or more different numbers, like 8,64,1000")
+        bounds = {
+            "--registered": (min(self.registered), 1),
+            "--few": (self.few, self.at_once),  # else a batch could not hold its adapters
+            "--rank": (self.rank, 1),
+            "--requests": (self.requests, 1),
+            "--tokens": (self.tokens, 1),
+            "--prompt-tokens": (self.prompt_tokens, 1),
+            "--repeat": (self.repetitions, FEWEST_REPETITIONS),
+        }
+        for option, (value, least) in bounds.items():
+            if value < least:
+                raise PlanRefused(f"{option} is {value}, it must be at least {least}")
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One pass of all requests. Times in seconds."""
+
+    seconds: float
+    tokens: int
+    ttft: tuple[float, ...]
+    loads: int
+    evictions: int
+
+
+def run(plan: ScalePlan, machine: Callable[[], Machine], advance: Callable[[str], None]) -> dict[str, Any]:
+    """Measure; returns the document. `advance` is called after each of `steps(plan)` passes."""
+    started = datetime.now(UTC)
+    base = load_base(plan.model, plan.quantization.value)
+    described = machine()
+    with tempfile.TemporaryDirectory(prefix="lorikeet-bench-") as scratch:
+        folders = [
+            write_random(base, Path(scratch) / str(place), plan.rank, plan.seed + place)
+            for place in range(FILES)
+        ]
+        rounds = _measure(plan, base, folders, advance)
+    return {
+        "benchmark": "scale",
+        "backend": "lorikeet",
+        "date": started.isoformat(timespec="seconds"),
+        "model_id": base.name,
+        "quantization": base.quantization.value,
+        "device": str(base.device),
+        "adapter_rank": plan.rank,
+        "distinct_files": FILES,
+        "rows_for_few": plan.few * plan.rank,
+        "zipf_skew": plan.skew,
+        "num_prompts": plan.requests,
+        "max_concurrency": plan.at_once,
+        "input_len": plan.prompt_tokens,
+        "output_len": plan.tokens,
+        "repetitions": plan.repetitions,
+        "seed": plan.seed,
+        **asdict(described),
+        "results": _rows(plan, rounds),
+    }
+
+
+def steps(plan: ScalePlan) -> int:
+    """How often `run` will call `advance`."""
+    return len(_cells(plan)) * (1 + plan.repetitions)
+
+
+def make_table(document: dict[str, Any]) -> Table:
+    """One row an arm and number; fits eighty columns."""
+    first = document["results"][0]["registered"]
+    table = Table(
+        title=f"{document['model_id']} as {document['quantization']}, threads: {document['threads']}",
+        caption=(
+            f"Medians of {document['repetitions']} interleaved passes of {document['num_prompts']} requests, "
+            f"{document['max_concurrency']} at once, Zipf({document['zipf_skew']:g}), rank {document['adapter_rank']}; "
+            "loads a pass; few rows are "
+            f"{document['rows_for_few']}. Ratios with 95 % intervals, over {first} registered with "
+            f"rows for all. {document['cpu_model']}, torch {document['torch_version']}, "
+            f"commit {document['commit'] or 'unknown'}."
+        ),
+        caption_justify="left",
+        caption_style="none",
+    )
+    for heading in ("adapters", "rows", "tok/s", "TTFT ms", "p99", "loads", f"tok/s over {first}"):
+        table.add_column(heading, justify="left" if heading == "rows" else "right", no_wrap=True)
+    for row in document["results"]:
+        ratio = "throughput_ratio"
+        table.add_row(
+            str(row["registered"]),
+            row["arm"],
+            f"{row['output_throughput']:.1f}",
+            f"{row['p50_ttft_ms']:.1f}",
+            f"{row['p99_ttft_ms']:.1f}",
+            f"{row['loads_a_pass']:.0f}",
+            f"{row[ratio]:.2f} [{row[f'{ratio}_low']:.2f}, {row[f'{ratio}_high']:.2f}]",
+        )
+    return table
+
+
+Cell = tuple[int, str]
+
+
+def _cells(plan: ScalePlan) -> list[tuple[int, str, int]]:
+    """(registered, arm, adapters that fit); where all fit into the few rows, there is one arm only."""
+    cells = []
+    for registered in plan.registered:
+        cells.append((registered, ALL, registered))
+        if registered > plan.few:
+            cells.append((registered, FEW, plan.few))
+    return cells
+
+
+def _measure(
+    plan: ScalePlan, base: BaseModel, folders: Sequence[Path], advance: Callable[[str], None]
+) -> dict[Cell, list[Round]]:
+    """Engines take turns on the one base: each attaches for its pass and lets go."""
+    rounds: dict[Cell, list[Round]] = {}
+
+    def read(name: str) -> AdapterWeights:
+        return fetch(base, folders[int(name) % len(folders)])
+
+    for turn in range(1 + plan.repetitions):
+        for registered, arm, fitting in _cells(plan):
+            config = EngineConfig(max_slots=plan.at_once, rank_rows=fitting * plan.rank, prefix_cache_bytes=0)
+            with closing(Engine(base, config, NO_TEXT, read)) as engine:
+                _pass(plan, engine, base, registered, turn)  # loads what the arm can keep
+                found = _pass(plan, engine, base, registered, turn)
+            if turn:  # the first is warm-up
+                rounds.setdefault((registered, arm), []).append(found)
+            advance(f"{registered} registered, rows for {arm}")
+    return rounds
+
+
+def _pass(plan: ScalePlan, engine: Engine, base: BaseModel, registered: int, turn: int) -> Round:
+    before = engine.stats
+    passages, seconds = closed_loop(engine, _requests(plan, base, registered, turn), plan.at_once)
+    after = engine.stats
+    tokens = sum(len(each.tokens) for each in passages)
+    return Round(
+        seconds, tokens, _ttft(passages), after.loads - before.loads, after.evictions - before.evictions
+    )
+
+
+def _ttft(passages: Sequence[Passage]) -> tuple[float, ...]:
+    return tuple(each.ttft for each in passages)
+
+
+def _requests(plan: ScalePlan, base: BaseModel, registered: int, turn: int) -> list[Request]:
+    draw = random.Random(f"{plan.seed} {turn}")
+    vocabulary = base.model.config.get_text_config().vocab_size
+    weights = [(place + 1) ** -plan.skew for place in range(registered)]
+    sampling = Sampling(max_tokens=plan.tokens, ignore_eos=True)
+    return [
+        Request(
+            str(number),
+            tuple(draw.randrange(vocabulary) for _ in range(plan.prompt_tokens)),
+            sampling,
+            Mix.of([Term(str(chosen), 1.0)]),
+        )
+        for number, chosen in enumerate(draw.choices(range(registered), weights, k=plan.requests))
+    ]
+
+
+def _rows(plan: ScalePlan, rounds: dict[Cell, list[Round]]) -> list[dict[str, Any]]:
+    first = rounds[plan.registered[0], ALL]
+    rows = []
+    for (registered, arm), group in rounds.items():
+        ratio: Interval = ratio_of_medians(
+            [each.tokens / each.seconds for each in group],
+            [each.tokens / each.seconds for each in first],
+            plan.seed,
+        )
+        ttft = [value * 1e3 for each in group for value in each.ttft]
+        rows.append(
+            {
+                "registered": registered,
+                "arm": arm,
+                "output_throughput": median(each.tokens / each.seconds for each in group),
+                "p50_ttft_ms": percentile(ttft, 50),
+                "p99_ttft_ms": percentile(ttft, 99),
+                "loads_a_pass": median(each.loads for each in group),
+                "evictions_a_pass": median(each.evictions for each in group),
+                "throughput_ratio": ratio.ratio,
+                "throughput_ratio_low": ratio.low,
+                "throughput_ratio_high": ratio.high,
+                "samples_pass_s": [each.seconds for each in group],
+            }
+        )
+    return rows
