@@ -72,10 +72,11 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What a server process holds of the machine: resident bytes, open files, bytes on disk."""
+    """What a server process holds of the machine: resident bytes, open files, threads, bytes on disk."""
 
     memory: int
     files: int
+    threads: int
     disk: int
 
     @classmethod
@@ -86,7 +87,7 @@ class Held:
         while len(running.net_connections("tcp")) > 1 and time.monotonic() < deadline:
             time.sleep(0.02)
         disk = sum(each.stat().st_size for each in process.data.rglob("*") if each.is_file())
-        return cls(running.memory_info().rss, running.num_fds(), disk)
+        return cls(running.memory_info().rss, running.num_fds(), running.num_threads(), disk)
 
 
 def ask(client: httpx.Client, name: str) -> Answer:

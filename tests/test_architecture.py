@@ -53,8 +53,9 @@ def test_only_the_bridge_imports_both_asyncio_and_threading() -> None:
     assert both == ["bridge.py"]
 
 
+@pytest.mark.safety("security 1", "security 12")
 def test_routes_reach_registry_and_engine_by_the_callers_way_only() -> None:
-    """Safety rules 1 and 12: one place makes the tenant's view of the registry, one stamps its requests."""
+    """One place makes the tenant's view of the registry, one stamps its requests."""
     places = {"registry": set[str](), "submit": set[str](), "make_view": set[str]()}
     for path in (path for path in SOURCES if path.parent.name == "api"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -72,9 +73,9 @@ def is_services(node: ast.AST) -> bool:
     return "services" in (getattr(node, "id", ""), getattr(node, "attr", ""))
 
 
+@pytest.mark.safety("security 4")
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_nothing_that_runs_code_from_files(path: Path) -> None:
-    """Safety rule 4."""
     tree = ast.parse(path.read_text())
     assert not BANNED_MODULES & set(imported(tree))
     for node in ast.walk(tree):

@@ -59,6 +59,7 @@ def test_yaml_parses(path: Path) -> None:
     assert all(each for each in yaml.safe_load_all(path.read_text()))
 
 
+@pytest.mark.safety("metrics 6")
 @pytest.mark.parametrize(("title", "expression"), expressions())
 def test_every_metric_that_is_asked_for_exists(title: str, expression: str) -> None:
     asked = set(NAME.findall(expression))
@@ -73,6 +74,7 @@ def test_counters_are_asked_for_their_rate_and_brackets_close(title: str, expres
         raise AssertionError(f"{title}: {counter} without rate or increase")
 
 
+@pytest.mark.safety("metrics 6")
 def test_every_label_value_that_is_asked_for_exists() -> None:
     have: dict[str, set[str]] = {}
     for family in Metrics(EngineStats, "nf4").registry.collect():

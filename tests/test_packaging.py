@@ -10,6 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("adapters", "server", "trainer", "benchmarks")
@@ -70,3 +72,27 @@ def test_the_version_is_one(wheel: zipfile.ZipFile) -> None:
     assert version("lorikeet") == declared
     assert f"lorikeet-{declared}-" in (wheel.filename or "")
     assert changelog.startswith(f"## {declared}")
+
+
+# The release that mended what was reported, of each dependency that reads what strangers send.
+MENDED = {
+    "h11": "0.16",  # chunked bodies read two ways
+    "huggingface-hub": "1",
+    "jinja2": "3.1.6",  # ways out of the sandbox
+    "peft": "0.19",
+    "python-multipart": "0.0.18",  # a boundary that takes a minute
+    "safetensors": "0.8",
+    "starlette": "1.0.1",  # a Host header that moved the path
+    "torch": "2.10",  # weights_only
+    "uvicorn": "0.30",
+}
+
+
+@pytest.mark.safety("security 10")
+@pytest.mark.parametrize("name", MENDED)
+def test_no_dependency_may_be_older_than_what_was_mended(name: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (wanted,) = (found for each in project["dependencies"] if (found := Requirement(each)).name == name)
+    (floor,) = (Version(each.version) for each in wanted.specifier if each.operator == ">=")
+    assert floor >= Version(MENDED[name])
+    assert Version(version(name)) >= floor

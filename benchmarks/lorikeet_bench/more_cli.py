@@ -21,6 +21,7 @@ Out = Annotated[Path | None, typer.Option(help="File to write the JSON document 
 
 
 def scale(
+    *,
     model: Model = "demo",
     quantization: HeldAs = Quantization.AUTO,
     registered: Annotated[
@@ -55,6 +56,7 @@ def scale(
 
 
 def swap(
+    *,
     model: Model = "demo",
     quantization: HeldAs = Quantization.AUTO,
     rank: Rank = 16,

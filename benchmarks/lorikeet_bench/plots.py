@@ -5,7 +5,7 @@ Each picture says in its title what is better, and in its footer what was measur
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -89,7 +89,10 @@ def overhead_by_rank(axes: Axes, document: Document) -> bool:
         return False
     for place, batch in enumerate(sorted({row["batch"] for row in rows})):
         mine = sorted((row for row in rows if row["batch"] == batch), key=lambda row: row["rank"])
-        _line(axes, place, f"batch {batch}", [row["rank"] for row in mine], mine, "tpot_ratio_to_merged")
+        xs, key = [row["rank"] for row in mine], "tpot_ratio_to_merged"
+        axes.plot(xs, [row[key] for row in mine], marker="o", color=COLOURS[place], label=f"batch {batch}")
+        lows, highs = ([row[f"{key}_{end}"] for row in mine] for end in ("low", "high"))
+        axes.fill_between(xs, lows, highs, color=COLOURS[place], alpha=0.15)
     axes.axhline(1.0, color="#555555", linewidth=0.8)
     axes.set_xscale("log", base=2)
     ranks = sorted({row["rank"] for row in rows})
@@ -226,15 +229,6 @@ PICTURES: Mapping[str, Mapping[str, Paint]] = {
 
 def _arm(row: Mapping[str, Any]) -> str:
     return str(Label(row["arm"], row["rank"], row["adapters"]))
-
-
-def _line(
-    axes: Axes, place: int, label: str, xs: Sequence[float], rows: Sequence[Mapping[str, Any]], key: str
-) -> None:
-    """A line with its interval as a band."""
-    axes.plot(xs, [row[key] for row in rows], marker="o", color=COLOURS[place], label=label)
-    lows, highs = ([row[f"{key}_{end}"] for row in rows] for end in ("low", "high"))
-    axes.fill_between(xs, lows, highs, color=COLOURS[place], alpha=0.15)
 
 
 def _legend(axes: Axes) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,11 +13,15 @@ from lorikeet_bench.output import check_out, finish, progress_bar
 from lorikeet_bench.plan import PlanRefused
 from lorikeet_bench.workload import Popularity, Workload
 
+if TYPE_CHECKING:
+    from lorikeet_bench.serving_report import Objectives
+
 DEFAULT = Workload(("demo",))
 KEY = "LORIKEET_API_KEY"
 
 
 def serving(
+    *,
     url: Annotated[str, typer.Option(help="The server's root.")] = "http://127.0.0.1:8000",
     models: Annotated[str, typer.Option(help="Names to ask for, with commas between.")] = "demo",
     requests: Annotated[int, typer.Option(help="Requests in all.")] = DEFAULT.requests,
@@ -60,13 +64,20 @@ def serving(
     if not url.startswith(("http://", "https://")):
         raise PlanRefused(f"--url is {url!r}; write it like http://127.0.0.1:8000")
     check_out(out)
+    document = _measure(url, workload, objectives)
+    from lorikeet_bench.serving_report import make_table
+
+    finish(document, make_table(document), out)
+
+
+def _measure(url: str, workload: Workload, objectives: Objectives) -> dict[str, Any]:
     with progress_bar() as progress:
-        task = progress.add_task("warming up", total=requests)
+        task = progress.add_task("warming up", total=workload.requests)
         import asyncio
 
         from lorikeet_bench.machine import describe_machine
         from lorikeet_bench.serving import drive
-        from lorikeet_bench.serving_report import make_document, make_table, summarise
+        from lorikeet_bench.serving_report import make_document, summarise
 
         machine, started = describe_machine(), datetime.now(UTC)
         session = asyncio.run(
@@ -77,5 +88,4 @@ def serving(
                 advance=lambda each: progress.update(task, advance=1, description="asking"),
             )
         )
-    document = make_document(url, workload, summarise(session, objectives), machine, started)
-    finish(document, make_table(document), out)
+    return make_document(url, workload, summarise(session, objectives), machine, started)

@@ -40,6 +40,11 @@ class HttpConfig:
     open_metrics: bool = option(False, "Answer GET /metrics without a key.")
     access_log: bool = option(False, "One JSON line a request on standard error.")
     insecure: bool = option(False, "Answer any host, without keys, to whoever reaches the port.")
+    cors_origins: tuple[str, ...] = option(
+        (),
+        "Origin whose pages may use this server, like https://app.example; may be repeated.",
+        flag="cors_origin",
+    )
     max_body_bytes: int = option(4 << 20, "Largest request body.", least=1)
     max_adapter_bytes: int = option(2 << 30, "Largest adapter uploaded or fetched from the hub.", least=1)
     allow_hub: bool = option(False, "Let POST /v1/adapters fetch adapters from the hub.")

@@ -18,6 +18,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from lorikeet_server.bridge import Bridge
+from lorikeet_server.connection import HEAD_BYTES, Connection
 
 log = logging.getLogger("lorikeet")
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -34,12 +35,23 @@ class _Http(uvicorn.Server):
 
 def serve_until_stopped(app: Starlette, listener: socket.socket, bridge: Bridge, seconds: float) -> None:
     """Blocks until SIGTERM or SIGINT has come and every request has been answered."""
-    settings = uvicorn.Config(
-        app, http="h11", loop="asyncio", log_level="warning", access_log=False, server_header=False
-    )
-    asyncio.run(_serve(_Http(settings), listener, bridge, seconds))
+    asyncio.run(_serve(_Http(settings(app)), listener, bridge, seconds))
     for each in SIGNALS:
         signal.signal(each, signal.SIG_IGN)  # the process is about to end by itself, with 0
+
+
+def settings(app: Starlette) -> uvicorn.Config:
+    """h11 and nothing else: httptools, which uvicorn prefers where it is installed, bounds no head."""
+    return uvicorn.Config(
+        app,
+        http=Connection,
+        h11_max_incomplete_event_size=HEAD_BYTES,
+        ws="none",
+        loop="asyncio",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+    )
 
 
 async def _serve(http: _Http, listener: socket.socket, bridge: Bridge, seconds: float) -> None:

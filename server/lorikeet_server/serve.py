@@ -17,6 +17,7 @@ from lorikeet_adapters.errors import RefusedError
 from lorikeet_adapters.record import AdapterRecord
 from lorikeet_adapters.store import Store, open_store
 from lorikeet_server.api import access_log
+from lorikeet_server.api.cors import check_origins
 from lorikeet_server.api.services import Services
 from lorikeet_server.config import HttpConfig, ServerConfig
 from lorikeet_server.device import check_device
@@ -37,6 +38,7 @@ def run(config: ServerConfig, started: float) -> None:
     log.setLevel(logging.INFO)
     logging.getLogger("transformers.tokenization_utils_base").addFilter(_is_news)
     keys = open_keys(config.http)
+    check_origins(config.http.cors_origins, has_keys=keys is not None)
     access_log.switch(config.http.access_log)
     listener, http = listen(config.http)
     with listener:

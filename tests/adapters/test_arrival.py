@@ -15,6 +15,7 @@ from lorikeet_adapters.arrival import Intake
 from lorikeet_adapters.store import Store
 
 
+@pytest.mark.safety("security 8")
 @given(st.lists(st.binary(max_size=100), max_size=10))
 def test_an_arrival_is_hashed_piece_by_piece(
     tmp_path_factory: pytest.TempPathFactory, pieces: list[bytes]
@@ -58,6 +59,7 @@ def test_what_is_dropped_leaves_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.safety("reliability 6")
 def test_a_start_sweeps_files_folders_and_links_and_follows_none(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()

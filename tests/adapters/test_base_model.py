@@ -230,6 +230,7 @@ def test_missing_weights(copied: Path) -> None:
     assert "safetensors" in reason(copied)
 
 
+@pytest.mark.safety("security 4")
 def test_a_pickle_is_never_opened(copied: Path) -> None:
     torch.save(load_file(copied / WEIGHTS), copied / "pytorch_model.bin")
     (copied / WEIGHTS).unlink()

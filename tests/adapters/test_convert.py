@@ -184,6 +184,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(folder: Path) -> None:
     assert (folder.parent / "file").read_bytes() == b""
 
 
+@pytest.mark.safety("security 13")
 def test_the_reading_process_knows_no_secret(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[dict[str, str]] = []
 

@@ -17,6 +17,8 @@ from lorikeet_adapters.store import Store
 from lorikeet_adapters.stored import Target
 from tests.adapters.bundles import WordChecker, bundle, check_store
 
+pytestmark = pytest.mark.safety("reliability 6")
+
 WRITES = (sqlite3.SQLITE_INSERT, sqlite3.SQLITE_DELETE, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_TRANSACTION)
 
 

@@ -130,6 +130,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
 }
 
 
+@pytest.mark.safety("security 7")
 @pytest.mark.parametrize("kind", list(HOSTILE))
 def test_a_hostile_form_is_refused_with_its_reason(tmp_path: Path, kind: str) -> None:
     body, expected = HOSTILE[kind]

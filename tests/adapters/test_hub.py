@@ -62,6 +62,7 @@ def test_a_revision_becomes_a_commit_and_two_files(tmp_path: Path, hub: Hub, lar
     assert fetch(tmp_path, revision=COMMIT)[2]["revision"] == COMMIT
 
 
+@pytest.mark.safety("security 13")
 def test_the_token_goes_to_the_hub_and_no_further(tmp_path: Path, hub: Hub) -> None:
     hub.repos[REPO] = Repo(GOOD, frozenset({"adapter_model.safetensors"}))
     fetch(tmp_path)
@@ -122,6 +123,7 @@ def test_a_size_that_the_hub_understates_is_bounded_all_the_same(tmp_path: Path,
     assert code(tmp_path) == "too_large"
 
 
+@pytest.mark.safety("security 8")
 def test_other_bytes_than_the_listing_names_are_refused(tmp_path: Path, hub: Hub) -> None:
     name = "adapter_model.safetensors"
     hub.repos[REPO] = Repo(GOOD, frozenset({name}), digests={name: "0" * 64})
@@ -133,6 +135,7 @@ def test_a_hub_that_names_no_commit_is_refused(tmp_path: Path, hub: Hub) -> None
     assert code(tmp_path) == "hub_failed"
 
 
+@pytest.mark.safety("security 3")
 @pytest.mark.parametrize("repo", ["http://169.254.169.254/x", "file:///etc", "org/a@http://h", "org/../..", "../x",
                                   "/etc", "org", "a/b/c", "org/", "org/na me", "org/a--b", "org/a.git", "", "a/\x00", "é/b", "org/x?y", "org/x#y"])  # fmt: skip
 def test_a_name_that_is_none_is_refused_before_any_process(

@@ -67,6 +67,7 @@ def test_what_pefts_rule_leaves_out_is_found_and_nothing_else(
         assert bool(read_reach(config).judge([module])) is leaves_out, (module, reached)
 
 
+@pytest.mark.safety("security 5")
 def test_a_pattern_is_never_executed_and_never_judged() -> None:
     for config in (
         {"target_modules": ".*nothing"},

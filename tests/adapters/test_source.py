@@ -63,6 +63,7 @@ def test_an_absolute_path_counts_when_it_is_inside(root: Path) -> None:
     assert confine(root, str(root / "mine")) == root / "mine"
 
 
+@pytest.mark.safety("security 7")
 @pytest.mark.parametrize("path", ["..", "../outside", "mine/../../outside", "/", "/etc", "../root2"])
 def test_a_path_that_leads_out(root: Path, path: str) -> None:
     (root.parent / "root2").mkdir()
@@ -73,6 +74,7 @@ def test_the_absolute_path_of_a_neighbour(root: Path) -> None:
     assert confine_code(root, str(root.parent / "outside")) == "outside_root"
 
 
+@pytest.mark.safety("security 7")
 def test_a_link_that_leads_out(root: Path) -> None:
     (root / "link").symlink_to(root.parent / "outside")
     assert confine_code(root, "link") == "outside_root"
@@ -99,6 +101,7 @@ def test_a_path_the_system_cannot_follow(root: Path, path: str) -> None:
     finding.sentence.encode()
 
 
+@pytest.mark.safety("security 7")
 @given(
     st.text(max_size=12)
     | st.lists(st.sampled_from(["..", ".", "mine", "x", "", "/"]), max_size=6).map("/".join)
@@ -118,6 +121,7 @@ def test_a_missing_file(root: Path, name: str) -> None:
     assert code(root / "mine") == "missing_file"
 
 
+@pytest.mark.safety("security 7")
 @pytest.mark.parametrize("name", [CONFIG_FILE, WEIGHTS_FILE])
 def test_a_linked_file_is_not_followed(root: Path, name: str) -> None:
     """Neither out of the root nor inside it: a link may change after the folder was confined."""
@@ -126,6 +130,7 @@ def test_a_linked_file_is_not_followed(root: Path, name: str) -> None:
     assert code(root / "mine") == "missing_file"
 
 
+@pytest.mark.safety("security 7")
 @pytest.mark.parametrize("name", [CONFIG_FILE, WEIGHTS_FILE])
 def test_a_pipe_does_not_hold_the_reader_up(root: Path, name: str) -> None:
     (root / "mine" / name).unlink()
@@ -154,6 +159,7 @@ def test_no_handle_stays_open_after_a_refusal(root: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+@pytest.mark.safety("security 4")
 def test_a_pickle_is_named_and_not_opened(root: Path) -> None:
     (root / "mine" / WEIGHTS_FILE).rename(root / "mine" / PICKLE_FILE)
     assert code(root / "mine") == "pickle_only"

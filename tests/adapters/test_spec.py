@@ -184,6 +184,7 @@ def test_all_unsupported_options_are_named_at_once() -> None:
     ]
 
 
+@pytest.mark.safety("security 5")
 @pytest.mark.parametrize("name", list(HOSTILE))
 def test_a_hostile_config_gets_every_reason_and_how_to_mend_it(name: str) -> None:
     text, expected = HOSTILE[name]
@@ -267,6 +268,7 @@ def test_r_and_alpha_must_be_there() -> None:
     assert reasons(b'{"peft_type": "LORA"}') == {"r": "bad_value", "lora_alpha": "bad_value"}
 
 
+@pytest.mark.safety("security 5")
 @pytest.mark.parametrize(
     "pattern", ["(a+)+$", "q_proj|v_proj", r"layers\.1", "^model", "a*", "[qv]_proj", ""]
 )
@@ -308,6 +310,7 @@ def test_any_object_is_read_or_refused(options: dict[str, Any]) -> None:
         assert parse_spec(canonical_config(text)) == spec
 
 
+@pytest.mark.safety("security 5")
 @settings(max_examples=300, deadline=None)
 @given(
     st.binary(max_size=64) | st.text(alphabet='{}[]",:0123456789eE+-.truefalsn ', max_size=40).map(str.encode)

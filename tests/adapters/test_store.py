@@ -25,6 +25,7 @@ from lorikeet_adapters.store import Store, open_store
 from tests.adapters.bundles import WordChecker, bundle, check_store
 
 
+@pytest.mark.safety("security 8")
 @pytest.mark.parametrize(
     "digest",
     ["", "a" * 63, "a" * 65, "A" * 64, "g" * 64, "a" * 63 + "\n", "../" * 21 + "a", "é" * 64, "٣" * 64],
@@ -165,6 +166,7 @@ def test_who_looks_is_never_taken_for_a_holder(tmp_path: Path, monkeypatch: pyte
         assert look.result(30) is None
 
 
+@pytest.mark.safety("security 7")
 def test_a_file_beyond_the_bound_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     with Store(tmp_path, max_blob_bytes=100) as store:
         registry = Registry(store, "base", WordChecker())

@@ -197,6 +197,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
 }
 
 
+@pytest.mark.safety("security 7")
 @pytest.mark.parametrize("kind", list(HOSTILE))
 def test_a_hostile_tar_is_refused_by_name(tmp_path: Path, kind: str) -> None:
     body, expected = HOSTILE[kind]
@@ -214,6 +215,7 @@ def test_a_size_that_is_negative(tmp_path: Path) -> None:
     assert code(tmp_path, bytes(header)) == "bad_tar"
 
 
+@pytest.mark.safety("security 7")
 @given(st.integers(0, 3000), st.binary(min_size=1, max_size=8))
 def test_a_damaged_tar_is_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, at: int, noise: bytes

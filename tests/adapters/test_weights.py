@@ -90,6 +90,7 @@ def test_rslora_is_folded_with_the_root(tmp_path: Path) -> None:
     torch.testing.assert_close(rows.b, tensors[key(Q, "B")].T * 6 / math.sqrt(RANK))
 
 
+@pytest.mark.safety("security 6")
 @pytest.mark.parametrize("half", ["A", "B"])
 def test_half_a_pair(tmp_path: Path, half: str) -> None:
     tensors = pair(Q) | pair(HEAD)
@@ -124,11 +125,13 @@ def test_a_rank_that_is_not_the_configs(tmp_path: Path) -> None:
     assert codes(tmp_path, pair(Q, rank=4)) == [("shape_mismatch", Q)] * 2
 
 
+@pytest.mark.safety("security 6")
 def test_a_module_that_is_not_in_the_base(tmp_path: Path) -> None:
     tensors = pair(Q) | {key("model.layers.7.q_proj", half): torch.zeros(RANK, 6) for half in "AB"}
     assert codes(tmp_path, tensors) == [("module_not_in_base", "model.layers.7.q_proj")]
 
 
+@pytest.mark.safety("security 6")
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("half", ["A", "B"])
 def test_a_value_that_is_not_finite(tmp_path: Path, half: str, value: float) -> None:
@@ -159,6 +162,7 @@ def test_a_scaling_beyond_fp32_is_refused_even_where_it_makes_nan(tmp_path: Path
     assert codes(tmp_path, tensors, lora_alpha=1e300) == [("implausible_magnitude", Q)]
 
 
+@pytest.mark.safety("security 6")
 @pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.bool, torch.float64, torch.float8_e4m3fn])
 def test_a_dtype_that_is_no_adapters(tmp_path: Path, dtype: torch.dtype) -> None:
     tensors = pair(Q) | {key(Q, "A"): torch.zeros(RANK, 6).to(dtype)}
@@ -323,6 +327,7 @@ MALFORMED: dict[str, tuple[bytes, str, str]] = {
 }
 
 
+@pytest.mark.safety("security 6")
 @pytest.mark.parametrize("kind", list(MALFORMED))
 def test_a_malformed_file_is_refused_with_its_reason(tmp_path: Path, kind: str) -> None:
     content, code, reason = MALFORMED[kind]
@@ -335,6 +340,7 @@ def test_a_malformed_file_is_refused_with_its_reason(tmp_path: Path, kind: str) 
     assert len(finding.sentence) < 2000
 
 
+@pytest.mark.safety("security 6")
 def test_tensors_that_overlap_or_overflow(tmp_path: Path) -> None:
     a, b = key(Q, "A"), key(Q, "B")
     entry = {"dtype": "F32", "shape": [RANK, 6], "data_offsets": [0, 72]}
@@ -349,6 +355,7 @@ def test_a_file_that_is_gone_or_no_file_says_no_path(tmp_path: Path) -> None:
         assert finding.code == "bad_safetensors"
 
 
+@pytest.mark.safety("security 6")
 def test_countless_tensors_are_not_walked(tmp_path: Path) -> None:
     empty = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
     entries = {f"t{each}": empty for each in range(MAX_TENSORS + 1)}
@@ -364,6 +371,7 @@ def test_a_name_without_end_does_not_fill_the_message(tmp_path: Path) -> None:
     assert len(finding.sentence + finding.field) < 2000
 
 
+@pytest.mark.safety("security 6")
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_a_damaged_file_is_read_or_refused(

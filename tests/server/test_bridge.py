@@ -170,6 +170,7 @@ def test_a_finished_stream_is_not_cancelled() -> None:
     play(scenario)
 
 
+@pytest.mark.safety("reliability 3")
 def test_over_the_bound_everything_is_refused_and_released() -> None:
     async def scenario() -> None:
         async with by_hand(max_open=2) as hand:
@@ -189,6 +190,7 @@ def test_over_the_bound_everything_is_refused_and_released() -> None:
     play(scenario)
 
 
+@pytest.mark.safety("reliability 5")
 @pytest.mark.parametrize("error", [None, RuntimeError("the thread broke")])
 def test_whatever_ends_the_thread_every_request_is_answered(error: Exception | None) -> None:
     async def scenario() -> None:
@@ -268,6 +270,7 @@ def test_an_event_that_cannot_be_counted_is_delivered_with_all_after_it(
     ]
 
 
+@pytest.mark.safety("reliability 2")
 def test_a_remembered_failure_refuses_at_once() -> None:
     async def scenario() -> None:
         async with by_hand() as hand:
@@ -291,6 +294,7 @@ def break_the_model(server: Server) -> None:
     server.engine.runner.execute = broken  # type: ignore[method-assign, assignment]
 
 
+@pytest.mark.safety("reliability 2")
 def test_the_death_of_the_engine_is_503_now_and_later(
     server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -332,6 +336,7 @@ def test_stopping_ends_what_runs_and_joins_the_thread(server: Server) -> None:
     play(scenario)
 
 
+@pytest.mark.safety("reliability 3")
 def test_a_tenant_has_its_own_bound_and_the_operator_only_that_of_all() -> None:
     async def scenario() -> None:
         async with by_hand(max_open=6, max_tenant=2) as hand:

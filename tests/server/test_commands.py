@@ -438,10 +438,11 @@ def asked(away: str = "") -> Iterator[tuple[str, list[str | None]]]:
             thread.join()
 
 
+@pytest.mark.safety("security 13")
 def test_the_key_comes_from_the_environment_and_goes_to_the_server_named_alone(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Safety rule 13: not to whomever a redirect names."""
+    """Not to whomever a redirect names."""
     with asked() as (other, seen_there), asked(away=other) as (url, seen_here):
         assert run("list", "--url", url)[0] == 0
         monkeypatch.setenv("LORIKEET_API_KEY", " lk-secret\n")

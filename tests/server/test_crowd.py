@@ -24,6 +24,7 @@ from tests.crowd import (
 )
 from tests.server.process import ServerProcess
 
+THREAD_SLACK = 4  # pools grow by what happens to come at once
 MEMORY_SLACK = 48 << 20  # allocators keep some of what was freed
 
 
@@ -65,6 +66,7 @@ def churn(folder: Path, cycles: int) -> None:
         after = Held.by(process)
         assert after.memory < before.memory + MEMORY_SLACK
         assert after.files <= before.files + 2
+        assert after.threads <= before.threads + THREAD_SLACK
         assert after.disk < before.disk + cycles * 2048 + (8 << 20), (
             "the catalogue's history and nothing else"
         )
@@ -103,6 +105,7 @@ def busy(tmp_path: Path) -> Iterator[tuple[ServerProcess, list[Answer], threadin
             each.join()
 
 
+@pytest.mark.safety("reliability 7")
 def test_fifty_broken_registrations_fail_no_request(
     busy: tuple[ServerProcess, list[Answer], threading.Event], tmp_path: Path
 ) -> None:
@@ -139,5 +142,6 @@ def test_a_crowd_on_few_rows_is_answered_right(tmp_path: Path) -> None:
     serve_crowd(tmp_path, adapters=24, requests=150)
 
 
+@pytest.mark.safety("reliability 9")
 def test_coming_and_going_leaves_nothing_behind(tmp_path: Path) -> None:
     churn(tmp_path, cycles=20)

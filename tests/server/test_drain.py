@@ -19,6 +19,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.server.process import ServerProcess
 from tests.server.world import BASE, CONTEXT, World, events_of
 
+pytestmark = pytest.mark.safety("reliability 1")
+
 CLIENTS = 32
 LONG = 230  # tokens of each request; one slot serves them one after the other, for many seconds
 SOON = 60

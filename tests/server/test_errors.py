@@ -124,6 +124,7 @@ def assert_opaque(text: str) -> None:
         assert part not in text.replace("internal_error", "").replace("store_error", "")
 
 
+@pytest.mark.safety("security 13")
 @pytest.mark.parametrize("error", INTERNAL, ids=lambda error: type(error).__name__)
 def test_what_is_our_fault_says_one_fixed_sentence(
     shared: tuple[Server, TestClient], error: Exception, caplog: pytest.LogCaptureFixture
@@ -142,6 +143,7 @@ def test_what_is_our_fault_says_one_fixed_sentence(
     assert 'code="500",route="/v1/completions"} 1.0' in client.get("/metrics").text
 
 
+@pytest.mark.safety("security 13")
 @pytest.mark.parametrize("error", INTERNAL, ids=lambda error: type(error).__name__)
 def test_on_native_routes_too(shared: tuple[Server, TestClient], error: Exception) -> None:
     answer = post(refusing(shared[0], error), "/generate", NATIVE)
@@ -222,6 +224,7 @@ def test_after_the_first_byte_a_failure_is_one_event_in_the_stream(
         assert last["error"] == {"message": message, "type": row.type, "param": param, "code": code}
 
 
+@pytest.mark.safety("security 13")
 @pytest.mark.parametrize("path", [TEXT, "/v1/chat/completions", "/generate_stream"])
 def test_a_stream_that_breaks_says_the_fixed_sentence_and_ends(
     shared: tuple[Server, TestClient], path: str, caplog: pytest.LogCaptureFixture
@@ -252,6 +255,7 @@ def stream_body(path: str) -> dict[str, Any]:
     return {"model": BASE, "max_tokens": 3, "stream": True, **content}
 
 
+@pytest.mark.safety("security 13")
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
 def test_a_broken_registry_is_opaque(shared: tuple[Server, TestClient], method: str) -> None:
     class Broken:
@@ -280,3 +284,11 @@ def test_a_base_without_a_template_says_so(shared: tuple[Server, TestClient]) ->
     )
     assert answer.status_code == 400
     assert answer.json()["error"]["code"] == "no_chat_template"
+
+
+@pytest.mark.safety("reliability 3")
+def test_who_is_refused_for_now_is_told_when_to_come_back() -> None:
+    """OpenAI's client gives up when it is told more than 120 seconds."""
+    for kind, row in TABLE.items():
+        assert (row.retry_after is not None) is (row.status in (429, 503)), kind
+        assert 1 <= (row.retry_after or 1) <= 120, kind

@@ -1,4 +1,4 @@
-"""Keys: shown once, kept as hashes, read again when the file changes. Safety rules 1 and 2."""
+"""Keys: shown once, kept as hashes, read again when the file changes."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "keys.toml"
 
 
+@pytest.mark.safety("security 13")
 def test_a_key_has_256_bits_and_only_its_hash_is_kept(file: Path) -> None:
     secrets = [add_key(file, None, ["generate", "admin"], "acme") for _ in range(3)]
     for secret in secrets:
@@ -64,6 +65,7 @@ def test_a_key_is_found_by_itself_and_by_nothing_else(file: Path) -> None:
         assert ring.find(wrong) is None
 
 
+@pytest.mark.safety("security 2")
 @given(st.text())
 def test_no_text_is_a_key_or_an_error(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     file = tmp_path_factory.getbasetemp() / "any-keys.toml"
@@ -72,8 +74,9 @@ def test_no_text_is_a_key_or_an_error(tmp_path_factory: pytest.TempPathFactory, 
     assert Keyring(file).find(text) is None
 
 
+@pytest.mark.safety("security 2")
 def test_every_key_is_compared_in_constant_time(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Safety rule 2: no early exit, so that time does not tell which key was nearly right."""
+    """No early exit, so that time does not tell which key was nearly right."""
     secrets = [add_key(file, None, ["generate"], None) for _ in range(5)]
     ring = Keyring(file)
     compared: list[bytes] = []
@@ -91,6 +94,7 @@ def test_every_key_is_compared_in_constant_time(file: Path, monkeypatch: pytest.
         assert all(len(each) == 32 for each in compared)
 
 
+@pytest.mark.safety("security 13")
 @pytest.mark.parametrize(
     ("text", "what"),
     [

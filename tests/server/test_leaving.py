@@ -69,6 +69,7 @@ async def crowd(url: str, clients: int) -> None:
         await asyncio.gather(*asked, return_exceptions=True)
 
 
+@pytest.mark.safety("reliability 4")
 @pytest.mark.timeout(120)
 def test_after_two_hundred_clients_have_left_a_short_request_is_answered(server: ServerProcess) -> None:
     with httpx.Client(base_url=server.url, timeout=60) as http:

@@ -72,6 +72,7 @@ def used(client: TestClient) -> TestClient:
     return client
 
 
+@pytest.mark.safety("metrics 1")
 def test_names_follow_the_rules_of_prometheus(used: TestClient) -> None:
     text = used.get("/metrics").text
     found = families(text)
@@ -91,6 +92,7 @@ def test_names_follow_the_rules_of_prometheus(used: TestClient) -> None:
     assert "_created" not in text
 
 
+@pytest.mark.safety("metrics 3")
 def test_no_label_comes_from_a_client_or_grows_with_the_adapters(used: TestClient) -> None:
     found = families(used.get("/metrics").text)
     histograms = [family for family in found.values() if family.type == "histogram"]
@@ -111,6 +113,7 @@ def test_no_label_comes_from_a_client_or_grows_with_the_adapters(used: TestClien
     }
 
 
+@pytest.mark.safety("metrics 1")
 def test_the_text_is_what_promtool_would_have(used: TestClient) -> None:
     if shutil.which("promtool") is None:
         pytest.skip("promtool is not installed")
@@ -119,6 +122,7 @@ def test_the_text_is_what_promtool_would_have(used: TestClient) -> None:
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
+@pytest.mark.safety("metrics 4")
 def test_a_name_cannot_be_registered_twice() -> None:
     metrics = Metrics(EngineStats, "nf4")
     names = [family.name for family in metrics.registry.collect()]
@@ -140,6 +144,7 @@ def test_the_time_between_tokens_is_each_requests_own() -> None:
     assert read("lorikeet_inter_token_seconds_sum") == 2.25
 
 
+@pytest.mark.safety("metrics 2")
 def test_the_ladders_hold_vllms() -> None:
     """Its bounds, so that a query over both kinds of server can add buckets up."""
     first = (.001, .005, .01, .02, .04, .06, .08, .1, .25, .5, .75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640, 2560)  # fmt: skip
@@ -208,3 +213,36 @@ def test_build_info_says_what_runs() -> None:
     (info,) = (each for family in samples for each in family.samples if each.name == "lorikeet_build_info")
     assert info.value == 1
     assert info.labels["quantization"] == "nf4"
+
+
+VISIBLE = {
+    "requests by route and code": "lorikeet_http_requests",
+    "endings": "lorikeet_requests",
+    "running": "lorikeet_requests_running",
+    "waiting by reason": "lorikeet_requests_waiting",
+    "queue wait": "lorikeet_queue_seconds",
+    "time to the first token": "lorikeet_time_to_first_token_seconds",
+    "between tokens": "lorikeet_inter_token_seconds",
+    "end to end": "lorikeet_request_seconds",
+    "prompt tokens": "lorikeet_prompt_tokens",
+    "generated tokens": "lorikeet_generated_tokens",
+    "prefix hits": "lorikeet_prefix_hit_tokens",
+    "slots": "lorikeet_slots",
+    "rows used": "lorikeet_rank_rows_used",
+    "rows": "lorikeet_rank_rows",
+    "adapters by tier": "lorikeet_adapters_near",
+    "loads by result": "lorikeet_adapter_load_failures",
+    "load time": "lorikeet_adapter_load_seconds",
+    "evictions": "lorikeet_adapter_evictions",
+    "mixes by size": "lorikeet_mix_size",
+    "disconnects": "lorikeet_client_disconnects",
+    "rejections by reason": "lorikeet_rejections",
+    "build info": "lorikeet_build_info",
+}
+
+
+@pytest.mark.safety("metrics 5")
+@pytest.mark.parametrize("name", VISIBLE.values(), ids=VISIBLE)
+def test_what_an_operator_must_see_is_there(name: str) -> None:
+    registry = Metrics(EngineStats, "nf4").registry
+    assert name in {each.name for each in registry.collect()}

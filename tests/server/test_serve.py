@@ -105,6 +105,7 @@ def test_clients_that_hang_up_free_their_slots(client: httpx.Client) -> None:
     assert {each["leases"] for each in client.get("/v1/adapters").json()["data"]} == {0}
 
 
+@pytest.mark.safety("security 10")
 def test_bodies_over_the_limit_are_413_on_the_wire(client: httpx.Client) -> None:
     def endless() -> Iterator[bytes]:
         for _ in range(20):
@@ -115,6 +116,7 @@ def test_bodies_over_the_limit_are_413_on_the_wire(client: httpx.Client) -> None
     assert client.post("/v1/completions", content=endless(), headers=headers).status_code == 413
 
 
+@pytest.mark.safety("security 2", "security 10")
 @pytest.mark.parametrize(
     "head",
     [
@@ -124,8 +126,25 @@ def test_bodies_over_the_limit_are_413_on_the_wire(client: httpx.Client) -> None
         b"GET /v1/models HTTP/1.1\r\n\r\n",
         b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\nx: " + b"a" * 1_000_000 + b"\r\n\r\n",
         b"NONSENSE\r\n\r\n",
+        b"GET /v1/models?" + b"a" * 1_000_000 + b" HTTP/1.1\r\nhost: localhost\r\n\r\n",
+        b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\n" + b"x: y\r\n" * 200_000 + b"\r\n",
+        b"POST /v1/models HTTP/1.1\r\nhost: localhost\r\ncontent-length: -1\r\n\r\n",
+        b"POST /v1/models HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n",
+        b"GET /v1/models HTTP/1.1\r\nhost: x/skip?\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
     ],
-    ids=["path in the host", "two hosts", "absolute form", "no host", "huge header", "no request"],
+    ids=[
+        "path in the host",
+        "two hosts",
+        "absolute form",
+        "no host",
+        "huge header",
+        "no request",
+        "huge line",
+        "many headers",
+        "negative length",
+        "two lengths",
+        "websocket",
+    ],
 )
 def test_raw_requests_that_are_not_plain_are_refused(process: ServerProcess, head: bytes) -> None:
     host, port = process.url.removeprefix("http://").split(":")
@@ -135,10 +154,11 @@ def test_raw_requests_that_are_not_plain_are_refused(process: ServerProcess, hea
             answer = wire.recv(4096)
         except ConnectionError:
             return  # closed before it had read everything
-    assert answer.split(b" ")[1:2] in ([b"400"], [b"403"], [b"431"], []), answer
+    assert answer.split(b" ")[1:2] in ([b"400"], [b"403"], [b"405"], [b"431"], []), answer
     assert b'"data"' not in answer
 
 
+@pytest.mark.safety("reliability 6")
 def test_what_was_acknowledged_survives_a_kill(process: ServerProcess, world: World) -> None:
     """Registrations run while the process is killed; each acknowledged one is there afterwards and serves."""
     url, acknowledged = process.url, list[str]()
@@ -184,6 +204,7 @@ def make_variant(world: World, number: int) -> None:
     (folder / "adapter_config.json").write_text(json.dumps({**config, "lora_alpha": number + 100}))
 
 
+@pytest.mark.safety("reliability 1")
 def test_sigterm_lets_a_stream_finish_and_exits_with_0(process: ServerProcess) -> None:
     body = {**TEXT, "model": BASE, "max_tokens": 80, "stream": True}
     with httpx.stream("POST", f"{process.url}/v1/completions", json=body, timeout=60) as answer:
@@ -219,6 +240,7 @@ def attempt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     return monkeypatch, capsys
 
 
+@pytest.mark.safety("security 14")
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "example.org"])
 def test_a_public_address_without_keys_is_refused(attempt: Refusal, host: str) -> None:
     assert "--insecure" in refusal(*attempt, "--host", host)
@@ -235,8 +257,9 @@ def test_keys_that_protect_nothing_are_refused(attempt: Refusal, tmp_path: Path)
         assert "--api-keys" in refusal(*attempt, flag)
 
 
+@pytest.mark.safety("security 14")
 def test_the_first_start_of_the_container(world: World, tmp_path: Path) -> None:
-    """Safety rule 14: on 0.0.0.0 with a key that is made once and printed once; the next start prints none."""
+    """On 0.0.0.0 with a key that is made once and printed once; the next start prints none."""
     file = tmp_path / "keys.toml"
     words = ["--host", "0.0.0.0", "--api-keys", str(file), "--make-key", "--access-log"]
     server = ServerProcess(tmp_path, "--model", str(world.base), "--threads", "1", *words)

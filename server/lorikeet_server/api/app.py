@@ -25,9 +25,11 @@ from lorikeet_server.api import (
     tokens,
 )
 from lorikeet_server.api.backstage import Backstage
+from lorikeet_server.api.cors import cors
 from lorikeet_server.api.envelope import on_error, on_http_error
 from lorikeet_server.api.gate import Gate
 from lorikeet_server.api.guard import Guard
+from lorikeet_server.api.pace import Pace
 from lorikeet_server.api.run import ClientGone
 from lorikeet_server.api.services import Services
 from lorikeet_server.api.traffic import Traffic
@@ -80,7 +82,15 @@ def create_app(services: Services, lifespan: Lifespan | None = None) -> Starlett
         lifespan=lifespan,
         middleware=[
             Middleware(Traffic, metrics=services.metrics),
-            Middleware(Guard, local_only=local_only, gate=gate, metrics=services.metrics),
+            *cors(services.http.cors_origins),
+            Middleware(
+                Guard,
+                local_only=local_only,
+                gate=gate,
+                metrics=services.metrics,
+                origins=frozenset(services.http.cors_origins),
+            ),
+            Middleware(Pace),
         ],
         exception_handlers={
             LorikeetError: on_error,

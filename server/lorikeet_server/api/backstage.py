@@ -1,4 +1,4 @@
-"""Threads for what operators ask, so that generation never waits for one.
+"""Threads of their own for what may hold one long, so that generation never waits for one.
 
 Starlette's own threads are few, and requests need them to render and encode. Registering holds one for as
 long as the adapters before it are checked, and deleting for as long as requests run: a script that does
@@ -14,9 +14,13 @@ from typing import TypeVar
 from anyio import CapacityLimiter, to_thread
 from starlette.requests import Request
 
+from lorikeet_server.errors import ServerBusy
+
 T = TypeVar("T")
 CHECKING = 4  # registrations, dry runs and combinations at once; the others queue
 DELETING = 32  # they sleep until running requests have ended
+RENDERING = 8  # a template that never ends keeps its thread for ever, and must not take everybody's
+WAITING = 64  # that may queue for either; each holds its body, and two open files
 
 
 class Backstage:
@@ -30,12 +34,22 @@ class Backstage:
     def deleting(self) -> CapacityLimiter:
         return CapacityLimiter(DELETING)
 
+    @cached_property
+    def rendering(self) -> CapacityLimiter:
+        return CapacityLimiter(RENDERING)
+
 
 async def checked(http: Request, work: Callable[[], T]) -> T:
-    """Run what reads and checks whole adapters."""
-    return await to_thread.run_sync(work, limiter=http.app.state.backstage.checking)
+    """Run what reads and checks whole adapters. Raises ServerBusy while too many wait for their turn."""
+    return await _queued(http.app.state.backstage.checking, "checked", work)
 
 
 async def deleted(http: Request, work: Callable[[], T]) -> T:
-    """Run what waits for requests to end."""
-    return await to_thread.run_sync(work, limiter=http.app.state.backstage.deleting)
+    """Run what waits for requests to end. Raises ServerBusy while too many wait for their turn."""
+    return await _queued(http.app.state.backstage.deleting, "deleted", work)
+
+
+async def _queued(limiter: CapacityLimiter, what: str, work: Callable[[], T]) -> T:
+    if limiter.statistics().tasks_waiting >= WAITING:
+        raise ServerBusy(f"{WAITING} adapters are waiting to be {what}; try again in a second")
+    return await to_thread.run_sync(work, limiter=limiter)

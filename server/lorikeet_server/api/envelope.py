@@ -82,6 +82,8 @@ async def on_error(request: Request, error: Exception) -> Response:
     headers = {"retry-after": str(row.retry_after)} if row.retry_after else {}
     if row.challenge:
         headers["www-authenticate"] = row.challenge
+    if row.status == 408:
+        headers["connection"] = "close"  # the rest of the body may never come
     if row.status == 409:
         headers["x-should-retry"] = "false"  # OpenAI's client would send it again
     if request.scope["path"] in NATIVE_PATHS:

@@ -33,11 +33,14 @@ class Guard:
     not, so it must come from this very origin or carry a header that only a program sets.
     """
 
-    def __init__(self, app: ASGIApp, *, local_only: bool, gate: Gate, metrics: Metrics) -> None:
+    def __init__(
+        self, app: ASGIApp, *, local_only: bool, gate: Gate, metrics: Metrics, origins: frozenset[str]
+    ) -> None:
         self._app = app
         self._local_only = local_only
         self._gate = gate
         self._metrics = metrics
+        self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -59,7 +62,7 @@ class Guard:
 
         try:
             if self._local_only:
-                _check_local(scope, headers)
+                _check_local(scope, headers, self._origins)
             if (caller := self._gate.admit(scope, headers)) is not None:
                 scope["caller"] = entry.caller = caller
             await self._app(scope, receive, tagged)
@@ -73,14 +76,14 @@ class Guard:
             access_log.write(entry, template(scope), status)
 
 
-def _check_local(scope: Scope, headers: Headers) -> None:
+def _check_local(scope: Scope, headers: Headers, origins: frozenset[str]) -> None:
     if _hostname(f"//{headers.get('host', '')}") not in LOCAL_HOSTS:
         raise HostForbidden(
             "without keys this server answers only to localhost; start it with --api-keys to allow other hosts"
         )
     origin = headers.get("origin")
-    if origin is not None and _hostname(origin) not in LOCAL_HOSTS:
-        raise HostForbidden("requests from other origins are not allowed")
+    if origin is not None and origin not in origins and _hostname(origin) not in LOCAL_HOSTS:
+        raise HostForbidden("requests from other origins are not allowed; --cors-origin names those that are")
     if scope["method"] == "POST":
         _check_kind(scope["path"], headers)
 

@@ -18,7 +18,7 @@ from lorikeet_server.api.completion_body import CompletionBody, TokenIds
 from lorikeet_server.api.constraints import compiled
 from lorikeet_server.api.envelope import openai_envelope
 from lorikeet_server.api.mixes import generation_header, lease_mix, mix_field
-from lorikeet_server.api.rendering import encode_messages
+from lorikeet_server.api.rendering import encoded
 from lorikeet_server.api.run import check_width, collect, make_request, room, submit, unless_gone
 from lorikeet_server.api.services import Services
 from lorikeet_server.errors import RequestRefused
@@ -29,7 +29,7 @@ MAX_PROMPTS = 64
 async def chat_completions(http: HttpRequest) -> Response:
     services: Services = http.app.state.services
     body = await read_body(http, ChatBody)
-    prompt = Prompt(await run_in_threadpool(encode_messages, services, body.messages))
+    prompt = Prompt(await encoded(http, body.messages))
     max_tokens = room(services, prompt.ids, body.max_completion_tokens or body.max_tokens, "messages")
     make = partial(ChatChoice, body, services.text)
     return await _answer(http, Job(body, [prompt], [max_tokens], CHAT, make))

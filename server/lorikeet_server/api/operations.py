@@ -17,11 +17,11 @@ from lorikeet_server.api.tokens import DetokenizeBody, TokenizeBody
 
 JSON, TEXT, STREAM = "application/json", "text/plain", "text/event-stream"
 OPENMETRICS = "application/openmetrics-text"
-BODY = frozenset({400, 413})
+BODY = frozenset({400, 408, 413})
 NAMED = frozenset({404})
 GENERATION = BODY | NAMED | {409, 422, 503, 504}
 CHANGE = BODY | NAMED | {409, 412, 422}
-INTAKE = CHANGE | {408, 503}
+INTAKE = CHANGE | {503}
 WAITING = frozenset({503})
 
 
@@ -64,7 +64,7 @@ TOKENIZE = Operation(
     "Text or messages into token ids.",
     TokenizeBody,
     ("count", "max_model_len", "tokens", "token_strs"),
-    errors=BODY | NAMED,
+    errors=BODY | NAMED | {503},
 )
 DETOKENIZE = Operation(
     "Token ids into text, special tokens spelled out.", DetokenizeBody, ("prompt",), errors=BODY | NAMED
@@ -95,7 +95,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         ComposeBody,
         RECORD,
         (200, 201),
-        errors=CHANGE,
+        errors=INTAKE,
         parameters=("If-Match", "Idempotency-Key"),
     ),
     ("GET", "/v1/adapters/history/{name}"): Operation(
@@ -111,7 +111,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("DELETE", "/v1/adapters/{name}"): Operation(
         "Remove an adapter once its running requests have ended.",
         keys=(*DELETED, "freed"),
-        errors=NAMED | {400, 409, 412},
+        errors=NAMED | {400, 409, 412, 503},
         parameters=("If-Match",),
     ),
     ("GET", "/v1/aliases"): Operation(
@@ -126,7 +126,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "vLLM's way to register an adapter.", LoadBody, media=(TEXT,), errors=INTAKE - {412}
     ),
     ("POST", "/v1/unload_lora_adapter"): Operation(
-        "vLLM's way to remove one.", UnloadBody, media=(TEXT,), errors=BODY | NAMED | {409}
+        "vLLM's way to remove one.", UnloadBody, media=(TEXT,), errors=BODY | NAMED | {409, 503}
     ),
     ("POST", "/v1/tokenize"): TOKENIZE,
     ("POST", "/v1/detokenize"): DETOKENIZE,

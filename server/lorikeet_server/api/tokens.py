@@ -15,7 +15,7 @@ from lorikeet_adapters.mix import parse_mix
 from lorikeet_server.api.body import Body, read_body
 from lorikeet_server.api.caller import view_of
 from lorikeet_server.api.chat_body import Message
-from lorikeet_server.api.rendering import encode_messages
+from lorikeet_server.api.rendering import encoded
 from lorikeet_server.api.services import Services
 from lorikeet_server.errors import RequestRefused
 
@@ -53,7 +53,8 @@ async def tokenize(http: Request) -> Response:
     services: Services = http.app.state.services
     body = await read_body(http, TokenizeBody)
     _check_model(http, body.model)
-    tokens, strings = await run_in_threadpool(_tokenize, services, body)
+    tokens = await _tokens(http, body)
+    strings = await run_in_threadpool(services.text.pieces, tokens) if body.return_token_strs else None
     return JSONResponse(
         {
             "count": len(tokens),
@@ -76,13 +77,13 @@ async def detokenize(http: Request) -> Response:
     return JSONResponse({"prompt": text})
 
 
-def _tokenize(services: Services, body: TokenizeBody) -> tuple[tuple[int, ...], list[str] | None]:
-    if body.messages is None:
-        assert body.prompt is not None
-        tokens = services.text.encode(body.prompt, special=body.add_special_tokens is not False)
-    else:
-        tokens = encode_messages(services, body.messages)
-    return tokens, services.text.pieces(tokens) if body.return_token_strs else None
+async def _tokens(http: Request, body: TokenizeBody) -> tuple[int, ...]:
+    services: Services = http.app.state.services
+    if body.messages is not None:
+        return await encoded(http, body.messages)
+    assert body.prompt is not None
+    special = body.add_special_tokens is not False
+    return await run_in_threadpool(services.text.encode, body.prompt, special=special)
 
 
 def _check_model(http: Request, model: str | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager
 from typing import Any, Protocol, TypeVar
@@ -17,13 +16,12 @@ from lorikeet_adapters.tar import TarReader
 from lorikeet_adapters.upload import Upload
 from lorikeet_server.api.body import parse_value
 from lorikeet_server.api.services import Services
-from lorikeet_server.errors import BodyTooLarge, BodyTooSlow, RequestRefused, ServerBusy
+from lorikeet_server.errors import BodyTooLarge, RequestRefused, ServerBusy
 
 T = TypeVar("T")
 FORM = "multipart/form-data"
 TAR = "application/x-tar"
 PIECE = 1 << 20  # bytes handed to a thread at once: a hash and a write of a millisecond
-SILENCE_S = 30.0
 MAX_INTAKES = 4
 TEXT_FIELDS = frozenset({"name"})  # every other field of a form or a query is JSON
 QUERY_ONLY = frozenset({"dry_run"})
@@ -122,15 +120,7 @@ async def _pump(http: Request, reader: Reader, max_bytes: int) -> None:
 async def _pieces(http: Request, max_bytes: int) -> AsyncIterator[bytes]:
     gathered = bytearray()
     total = 0
-    chunks = http.stream()
-    while True:
-        try:
-            async with asyncio.timeout(SILENCE_S):
-                chunk = await anext(chunks, None)
-        except TimeoutError:
-            raise BodyTooSlow(f"nothing of the body came for {SILENCE_S:.0f} s; send it again") from None
-        if chunk is None:
-            break
+    async for chunk in http.stream():
         total += len(chunk)
         if total > max_bytes:
             raise BodyTooLarge(

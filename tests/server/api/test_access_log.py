@@ -118,6 +118,7 @@ def test_refusals_have_their_line(house: Keyed, lines: Lines) -> None:
     ]
 
 
+@pytest.mark.safety("security 13")
 def test_no_prompt_no_key_no_path_and_no_query_is_in_it(house: Keyed, lines: Lines) -> None:
     secret = house.secrets["operator"]
     client = house.by("operator")

@@ -71,6 +71,7 @@ def test_the_tier_follows_the_engine(client: TestClient, fresh: str) -> None:
     assert (record["state"], record["tier"]) == ("device", "device")
 
 
+@pytest.mark.safety("reliability 7")
 def test_the_same_bytes_again_are_200_and_other_bytes_409(client: TestClient, fresh: str) -> None:
     first = register(client, fresh, "formal")
     again = register(client, fresh, "formal")
@@ -238,6 +239,7 @@ def test_a_broken_folder_is_422_with_its_reason_and_no_path(
     assert client.get(ROUTE).json() == before
 
 
+@pytest.mark.safety("security 7")
 def test_a_config_that_is_a_link_is_not_followed(client: TestClient, folder: Path, tmp_path: Path) -> None:
     config = folder / "adapter_config.json"
     config.rename(tmp_path / "elsewhere.json")
@@ -247,6 +249,7 @@ def test_a_config_that_is_a_link_is_not_followed(client: TestClient, folder: Pat
     assert_says_nothing_of_the_server(answer.text, folder)
 
 
+@pytest.mark.safety("security 4")
 def test_a_pickle_is_never_opened(client: TestClient, folder: Path) -> None:
     (folder / "adapter_model.safetensors").unlink()
     (folder / "adapter_model.bin").write_bytes(b"\x80\x04.")

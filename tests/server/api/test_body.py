@@ -47,6 +47,7 @@ MALFORMED: dict[str, bytes] = {
 }
 
 
+@pytest.mark.safety("security 10")
 @pytest.mark.parametrize("path", POSTS)
 @pytest.mark.parametrize("kind", list(MALFORMED))
 def test_malformed_bodies_are_refused_before_anything_else(client: TestClient, path: str, kind: str) -> None:
@@ -65,6 +66,7 @@ def test_the_same_reason_twice_is_not_found_by_chance() -> None:
     assert parse_json(b'{"a": {"b": 1}, "c": {"b": 1}}') == {"a": {"b": 1}, "c": {"b": 1}}
 
 
+@pytest.mark.safety("security 10")
 @pytest.mark.parametrize("depth", [MAX_DEPTH - 1, MAX_DEPTH, MAX_DEPTH + 1])
 def test_the_depth_bound_is_exact(depth: int) -> None:
     body = '{"a":' * depth + "1" + "}" * depth
@@ -87,12 +89,14 @@ def test_every_plain_object_comes_through_unchanged(value: dict[str, Any]) -> No
     assert parse_json(json.dumps(value, ensure_ascii=False).encode()) == value
 
 
+@pytest.mark.safety("security 10")
 @given(st.binary(max_size=40) | st.text(max_size=40).map(str.encode))
 def test_arbitrary_bytes_are_an_object_or_refused(raw: bytes) -> None:
     with suppress(RequestRefused):
         assert isinstance(parse_json(raw), dict)
 
 
+@pytest.mark.safety("security 10")
 @pytest.mark.parametrize("path", POSTS)
 def test_a_body_over_the_limit_is_413(client: TestClient, path: str) -> None:
     answer = client.post(path, content=b" " * (HTTP.max_body_bytes + 1), headers=JSON)
@@ -107,6 +111,7 @@ def test_a_body_of_exactly_the_limit_is_read(client: TestClient) -> None:
     assert answer.status_code == 200
 
 
+@pytest.mark.safety("security 10")
 def test_a_chunked_body_is_not_read_past_the_limit(server: Server) -> None:
     """No content-length, and no end in sight: the chunks after the limit are never asked for."""
 
@@ -120,6 +125,7 @@ def test_a_chunked_body_is_not_read_past_the_limit(server: Server) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.safety("security 10")
 def test_a_body_in_single_bytes_is_put_together(server: Server) -> None:
     async def scenario() -> None:
         raw = b'{"model": "nobody", "prompt": "a"}'

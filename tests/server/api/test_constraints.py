@@ -221,6 +221,7 @@ def test_what_cannot_be_asked_is_refused_on_the_native_routes(
     assert reason in answer.json()["error"]
 
 
+@pytest.mark.safety("security 11")
 def test_hostile_schemas_are_quickly_refused_while_others_are_served(client: TestClient) -> None:
     good = CHAT | {"response_format": wrapped(SCHEMA), "seed": 7}
     expected = said(post(client, "/v1/chat/completions", good))
@@ -251,6 +252,7 @@ class Slow:
         return None if self._full else self.future
 
 
+@pytest.mark.safety("security 11")
 @pytest.mark.parametrize(
     ("grammars", "status", "code"),
     [

@@ -28,12 +28,14 @@ def ask(client: TestClient, path: str = "/v1/completions", **more: object) -> tu
     return answer.status_code, answer.json()
 
 
+@pytest.mark.safety("reliability 3")
 def test_a_request_that_takes_longer_than_it_may_is_a_504(client: TestClient) -> None:
     status, answer = ask(client, timeout=0.05)
     assert (status, answer["error"]["code"]) == (504, "deadline_exceeded")  # type: ignore[index]
     assert ask(client, max_tokens=2, timeout=60)[0] == 200
 
 
+@pytest.mark.safety("reliability 3")
 def test_the_servers_own_bound_holds_for_whoever_asks_for_more(client: TestClient) -> None:
     for path in ("/v1/completions", "/generate"):
         assert ask(client, path, **({"timeout": 3600} if path != "/generate" else {}))[0] in (504, 424)

@@ -179,6 +179,7 @@ def test_the_bodies_to_spoil_are_right(scripted: TestClient, call: str) -> None:
     assert send(scripted, call, RIGHT[call]).status_code == REFUSED.get(call, 200)
 
 
+@pytest.mark.safety("security 10")
 @pytest.mark.parametrize("call", CALLS)
 def test_arbitrary_json_is_never_500(scripted: TestClient, call: str) -> None:
     @RELAXED
@@ -189,6 +190,7 @@ def test_arbitrary_json_is_never_500(scripted: TestClient, call: str) -> None:
     run()
 
 
+@pytest.mark.safety("security 10")
 @pytest.mark.parametrize("call", CALLS)
 def test_nearly_right_json_is_never_500(scripted: TestClient, call: str) -> None:
     @RELAXED

@@ -1,4 +1,4 @@
-"""With keys: deny by default. Safety rules 1 and 2."""
+"""With keys: deny by default."""
 
 from __future__ import annotations
 
@@ -50,10 +50,11 @@ def challenge(answer: object) -> str:
     return str(answer.headers["www-authenticate"])  # type: ignore[attr-defined]
 
 
+@pytest.mark.safety("security 1")
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("path", CLOSED + NO_ROUTES)
 def test_whatever_is_not_open_is_401_without_a_key(house: Keyed, method: str, path: str) -> None:
-    """Safety rule 1, on every route and method, and on what is no route."""
+    """On every route and method, and on what is no route."""
     answer = house.client.request(method, f"http://127.0.0.1{path}", follow_redirects=False)
     assert answer.status_code == 401
     assert challenge(answer).startswith("Bearer")
@@ -62,6 +63,7 @@ def test_whatever_is_not_open_is_401_without_a_key(house: Keyed, method: str, pa
     assert "send the header `Authorization: Bearer KEY`" in answer.text
 
 
+@pytest.mark.safety("security 1")
 def test_every_route_has_its_place() -> None:
     """A new route needs the admin scope until somebody says what it needs."""
     for route in ROUTES:
@@ -76,6 +78,7 @@ def test_the_open_routes_need_no_key(house: Keyed, path: str) -> None:
     assert house.client.get(path, headers={"authorization": "Bearer wrong"}).status_code == 200
 
 
+@pytest.mark.safety("security 1")
 @pytest.mark.parametrize("path", CLOSED)
 @pytest.mark.parametrize("key", KEYS)
 def test_a_key_opens_what_its_scopes_name(house: Keyed, key: str, path: str) -> None:
@@ -88,9 +91,10 @@ def test_a_key_opens_what_its_scopes_name(house: Keyed, key: str, path: str) -> 
         assert 'error="insufficient_scope"' in challenge(answer)
 
 
+@pytest.mark.safety("security 2")
 @pytest.mark.parametrize("host", FOREIGN_HOSTS)
 def test_no_host_opens_a_route(house: Keyed, host: str) -> None:
-    """Safety rule 2: `Host: x/health?` once moved the path that was judged away from the one that answered."""
+    """`Host: x/health?` once moved the path that was judged away from the one that answered."""
     for each in (host, "x/health?", "127.0.0.1/health?", "127.0.0.1/health#"):
         answer = house.client.get("/v1/models", headers={"host": each})
         assert answer.status_code == 401
@@ -98,6 +102,7 @@ def test_no_host_opens_a_route(house: Keyed, host: str) -> None:
         assert house.by("asking").get("/v1/models", headers={"host": each}).status_code == 200
 
 
+@pytest.mark.safety("security 1", "security 2")
 @pytest.mark.parametrize(
     "header", ["x-original-url", "x-rewrite-url", "x-forwarded-prefix", "x-forwarded-path"]
 )

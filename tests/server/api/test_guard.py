@@ -60,6 +60,7 @@ def insecure(shared: tuple[Server, TestClient]) -> Iterator[TestClient]:
         yield made
 
 
+@pytest.mark.safety("security 15")
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("path", PATHS)
 def test_a_foreign_host_or_origin_is_403_everywhere(quiet: TestClient, method: str, path: str) -> None:
@@ -70,6 +71,7 @@ def test_a_foreign_host_or_origin_is_403_everywhere(quiet: TestClient, method: s
             assert "not allowed" in answer.text or "localhost" in answer.text
 
 
+@pytest.mark.safety("security 15")
 @pytest.mark.parametrize("host", FOREIGN_HOSTS)
 def test_hosts_that_only_resemble_this_machine_are_403(quiet: TestClient, host: str) -> None:
     answer = quiet.get("/health", headers={"host": host})
@@ -77,6 +79,7 @@ def test_hosts_that_only_resemble_this_machine_are_403(quiet: TestClient, host: 
     assert answer.json()["error"]["code"] == "host_forbidden"
 
 
+@pytest.mark.safety("security 15")
 @pytest.mark.parametrize("origin", FOREIGN_ORIGINS)
 def test_origins_that_are_not_this_machine_are_403(quiet: TestClient, origin: str) -> None:
     assert quiet.get("/health", headers={"origin": origin}).status_code == 403
@@ -93,6 +96,7 @@ def test_insecure_answers_any_host_and_origin(insecure: TestClient) -> None:
     assert insecure.post("/v1/completions", content=b"{", headers=headers).status_code == 400
 
 
+@pytest.mark.safety("security 15")
 def test_no_answer_invites_other_origins(insecure: TestClient, quiet: TestClient) -> None:
     for client in (insecure, quiet):
         answer = client.options("/v1/models", headers={"origin": "http://localhost"})
@@ -121,6 +125,7 @@ def counts(client: TestClient) -> dict[tuple[str, str], float]:
     return {(each.labels["route"], each.labels["code"]): each.value for each in samples}
 
 
+@pytest.mark.safety("metrics 3")
 def test_labels_are_routes_never_paths(shared: tuple[Server, TestClient]) -> None:
     client = client_of(with_requests(shared[0].services, Scripted(lambda request: Script())))
     for number in range(30):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
+from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_plain
 from starlette.testclient import TestClient
 
+from lorikeet_server.api import scrape
 from tests.server.world import BASE, CONTEXT, HTTP, Script, Scripted, Server, client_of, with_requests
 
 LIVE = ["/health/live", "/startup"]
@@ -14,6 +18,7 @@ READY = ["/health", "/health/ready", "/ping"]
 HEALTH = [*LIVE, *READY]
 
 
+@pytest.mark.safety("reliability 2")
 @pytest.mark.parametrize("path", HEALTH)
 def test_green_while_the_engine_lives_and_red_after(shared: tuple[Server, TestClient], path: str) -> None:
     for alive, status in ((True, 200), (False, 503)):
@@ -21,6 +26,7 @@ def test_green_while_the_engine_lives_and_red_after(shared: tuple[Server, TestCl
         assert client_of(with_requests(shared[0].services, requests)).get(path).status_code == status
 
 
+@pytest.mark.safety("reliability 2")
 def test_red_as_long_as_a_step_hangs(shared: tuple[Server, TestClient]) -> None:
     requests = Scripted(lambda request: Script())
     client = client_of(with_requests(shared[0].services, requests))
@@ -29,6 +35,7 @@ def test_red_as_long_as_a_step_hangs(shared: tuple[Server, TestClient]) -> None:
         assert [client.get(path).status_code for path in HEALTH] == [status] * 5
 
 
+@pytest.mark.safety("reliability 1", "reliability 2")
 def test_a_server_that_stops_is_live_and_not_ready(shared: tuple[Server, TestClient]) -> None:
     requests = Scripted(lambda request: Script())
     requests.draining = True
@@ -79,3 +86,24 @@ def test_what_is_not_built_is_404_in_openais_shape(client: TestClient, path: str
     answer = client.get(path)
     assert answer.status_code == 404
     assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+
+
+@pytest.mark.safety("metrics 4")
+@pytest.mark.parametrize("path", ["/metrics", "/metrics/vllm"])
+def test_a_scrape_is_rendered_beside_the_loop(
+    shared: tuple[Server, TestClient], path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+
+    def render(registry: CollectorRegistry) -> bytes:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            seen.append(False)
+        else:
+            seen.append(True)
+        return b""
+
+    monkeypatch.setattr(scrape.exposition, "generate_latest", render)
+    assert shared[1].get(path).status_code == 200
+    assert seen == [False]

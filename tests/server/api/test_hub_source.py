@@ -51,6 +51,7 @@ def hub(
         assert not list((data / "incoming").iterdir())
 
 
+@pytest.mark.safety("security 3")
 def test_off_by_default_and_then_nothing_is_asked(client: TestClient, hub: Hub) -> None:
     for query in ("", "?dry_run=true"):
         answer = client.post(ROUTE + query, json=BODY)
@@ -80,6 +81,7 @@ def test_a_dry_run_and_a_refusal(fetcher: TestClient, hub: Hub) -> None:
     assert fetcher.get(f"{ROUTE}/fetched").status_code == 404
 
 
+@pytest.mark.safety("security 3")
 @pytest.mark.parametrize(
     ("source", "status", "param"),
     [

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 from starlette.testclient import TestClient
 
 from lorikeet_adapters.mix import Term
 from lorikeet_server.api import adapters as routes
+from lorikeet_server.api import backstage
 from lorikeet_server.engine.config import EngineConfig
 from tests.server.world import BASE, CONTEXT, RANKS, Server, World, client_of, make_server, post
 
@@ -99,6 +100,7 @@ def test_if_match(own: TestClient) -> None:
     assert own.delete(f"{ROUTE}/formal", headers={"if-match": now}).status_code == 200
 
 
+@pytest.mark.safety("reliability 7")
 def test_an_idempotency_key_answers_once(own: TestClient) -> None:
     first = register(own, "new", "formal", idempotency_key="k1")
     own.delete(f"{ROUTE}/new")
@@ -254,3 +256,23 @@ def test_what_operators_wait_for_keeps_no_request_waiting(server: Server, own: T
 
 async def _leave_one_thread() -> None:
     to_thread.current_default_thread_limiter().total_tokens = 1
+
+
+@pytest.mark.safety("reliability 3")
+def test_no_more_registrations_wait_than_are_allowed(
+    server: Server, own: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backstage, "WAITING", 2)
+    limiter = CapacityLimiter(backstage.CHECKING)
+    own.app.state.backstage.checking = limiter  # type: ignore[attr-defined]
+    with ThreadPoolExecutor(backstage.CHECKING + 2) as pool, server.registry._admitting:
+        waiting = [
+            pool.submit(register, own, f"new-{number}", "triage") for number in range(backstage.CHECKING + 2)
+        ]
+        while limiter.statistics().tasks_waiting < 2:
+            assert not any(each.done() for each in waiting)
+        refused = register(own, "late", "triage")
+        assert code(refused) == (503, "server_busy")
+        assert int(refused.headers["retry-after"]) > 0
+        assert text(own, BASE)
+    assert {each.result().status_code for each in waiting} == {201}

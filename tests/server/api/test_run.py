@@ -73,6 +73,7 @@ def ended(server: Server, reason: str) -> float:
     )
 
 
+@pytest.mark.safety("reliability 4")
 @pytest.mark.parametrize("path", ROUTES)
 def test_leaving_in_mid_answer_frees_the_slot(server: Server, path: str) -> None:
     streaming = {"stream": True} if path.startswith("/v1") else {}
@@ -93,6 +94,7 @@ def test_leaving_in_mid_answer_frees_the_slot(server: Server, path: str) -> None
     play(server, scenario)
 
 
+@pytest.mark.safety("reliability 4")
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
 def test_leaving_before_a_whole_answer_is_ready_frees_the_slots(server: Server, path: str) -> None:
     more = {"prompt": ["One", "Two", "Three"]} if path == "/v1/completions" else {}
@@ -112,6 +114,7 @@ def test_leaving_before_a_whole_answer_is_ready_frees_the_slots(server: Server, 
     play(server, scenario)
 
 
+@pytest.mark.safety("reliability 4")
 def test_leaving_while_waiting_for_a_slot_leaves_the_line(world: World, tmp_path: Path) -> None:
     config = EngineConfig(max_slots=1, max_model_len=CONTEXT)
 

@@ -105,12 +105,13 @@ FORMS: dict[str, Ask] = {
 }
 
 
+@pytest.mark.safety("security 1")
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", ["formal", "ours"])
 def test_what_is_private_to_another_is_answered_like_what_is_not_there(
     house: Keyed, form: str, name: str
 ) -> None:
-    """Safety rule 1: the two answers differ in nothing but the name that was sent."""
+    """The two answers differ in nothing but the name that was sent."""
     before = house.by("operator").get("/v1/adapters").json()
     private, missing = FORMS[form](house.by("beta"), name), FORMS[form](house.by("beta"), MISSING)
     assert private.status_code in (404, 412)
@@ -295,6 +296,7 @@ def test_idempotency_keys_do_not_cross_tenants(house: Keyed) -> None:
     assert "acme" not in other.text
 
 
+@pytest.mark.safety("metrics 3")
 def test_private_names_are_in_no_metric(house: Keyed) -> None:
     for form in ("model", "blend", "native", "ties"):
         assert FORMS[form](house.by("acme"), "formal").status_code == 200
@@ -303,8 +305,9 @@ def test_private_names_are_in_no_metric(house: Keyed) -> None:
     assert not [word for word in ("formal", generation[:12], "acme", *house.secrets.values()) if word in text]
 
 
+@pytest.mark.safety("security 12")
 def test_the_engine_knows_whose_request_it_is(house: Keyed, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Safety rule 12: the prefix cache's salt and the fair shares are by `Request.tenant`."""
+    """The prefix cache's salt and the fair shares are by `Request.tenant`."""
     seen: list[str] = []
     submit = house.server.engine.submit
     monkeypatch.setattr(

@@ -20,7 +20,7 @@ import httpx
 import pytest
 from starlette.testclient import TestClient
 
-from lorikeet_server.api import uploads
+from lorikeet_server.api import pace, uploads
 from lorikeet_server.api.app import create_app
 from tests.adapters.uploads import member, tar_of
 from tests.server.process import ServerProcess
@@ -186,6 +186,7 @@ def test_a_broken_adapter_is_422_with_its_reason(
         assert str(data) not in answer.text
 
 
+@pytest.mark.safety("security 7")
 @pytest.mark.parametrize(
     ("body", "status"),
     [
@@ -208,6 +209,7 @@ def test_a_form_without_its_boundary_is_400(sender: TestClient, kind: str) -> No
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
 
 
+@pytest.mark.safety("security 7")
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_body_over_the_cap_is_413(sender: TestClient, files: dict[str, bytes], chunked: bool) -> None:
     big = {**files, "optimizer.pt": bytes(CAP)}
@@ -275,6 +277,7 @@ def test_a_dry_run_may_have_a_name_and_must_be_one(sender: TestClient, files: di
     assert send_tar(sender, files, dry_run="false", name="sent").status_code == 201
 
 
+@pytest.mark.safety("security 15")
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
@@ -323,13 +326,15 @@ def test_a_client_that_leaves_in_the_middle_leaves_nothing(made: Server, data: P
     asyncio.run(scenario())
 
 
+@pytest.mark.safety("security 10")
 def test_a_client_that_falls_silent_is_408(made: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uploads, "SILENCE_S", 0.05)
+    monkeypatch.setattr(pace, "PATIENCE_S", 0.05)
     exchange = asyncio.run(upload_of(member("adapter_config.json", b"{}")).run(made.app))
     assert exchange.status == 408
     assert json.loads(exchange.body)["error"]["code"] == "body_too_slow"
 
 
+@pytest.mark.safety("reliability 3")
 def test_a_few_uploads_at_once_and_then_503(made: Server) -> None:
     async def scenario() -> None:
         open_ones = [upload_of(bytes(10)) for _ in range(uploads.MAX_INTAKES)]

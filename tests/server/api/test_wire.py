@@ -156,6 +156,7 @@ def test_what_is_not_built_is_refused_by_name(client: TestClient, path: str, fie
     assert answer.json()["error"]["param"] == field
 
 
+@pytest.mark.safety("security 10")
 @pytest.mark.parametrize("path", [CHAT, TEXT])
 @pytest.mark.parametrize(("field", "value"), OUT_OF_RANGE, ids=lambda value: str(value)[:20])
 def test_a_value_out_of_range_is_refused_by_name(

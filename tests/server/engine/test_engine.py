@@ -173,6 +173,7 @@ def test_evicted_adapters_come_back_and_answers_stay_the_same(base: BaseModel, f
     world.engine.close()
 
 
+@pytest.mark.safety("reliability 5")
 def test_every_request_has_exactly_one_ending_under_random_traffic(base: BaseModel, folder: Path) -> None:
     chance = random.Random(4)
     world = World(base, folder, {name: rows_for(base, rank=3, fill=0.01) for name in "abc"})
@@ -203,6 +204,7 @@ def test_every_request_has_exactly_one_ending_under_random_traffic(base: BaseMod
     world.engine.close()
 
 
+@pytest.mark.safety("reliability 2")
 @pytest.mark.parametrize("part", ["runner.execute", "_scheduler.schedule", "_apply"])
 def test_death_is_remembered_and_everybody_gets_one_answer(
     base: BaseModel, folder: Path, monkeypatch: pytest.MonkeyPatch, part: str

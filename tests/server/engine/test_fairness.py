@@ -75,6 +75,7 @@ def ask(world: Simulation, tenant: str, number: int) -> str:
     return name
 
 
+@pytest.mark.safety("reliability 9")
 @pytest.mark.parametrize("every", [40.0, 15.0])
 def test_a_flood_at_most_doubles_another_tenants_time_to_the_first_token(every: float) -> None:
     equal, flood = (pooled(play(seed, every, factor) for seed in range(3)) for factor in (1.0, 100.0))
@@ -126,6 +127,7 @@ def test_within_a_tenant_a_lower_priority_comes_first_and_then_who_came_first() 
     assert order == ["urgent", "plain", "plain too", "later"]
 
 
+@pytest.mark.safety("reliability 9")
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans(), st.integers(0, 1000)), max_size=60))
 def test_nobody_comes_back_with_service_saved_up(moves: list[tuple[str, bool, int]]) -> None:
     fairness, open_requests = Fairness(), dict.fromkeys("abc", 0)

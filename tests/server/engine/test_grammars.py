@@ -71,6 +71,7 @@ def test_what_cannot_be_compiled_is_refused_with_a_reason(tiny: Lexicon, name: s
     assert len(refusal.reason) < 300
 
 
+@pytest.mark.safety("security 11")
 @pytest.mark.parametrize("name", HEAVY)
 def test_a_heavy_schema_is_quick_or_refused(lexicon: Lexicon, name: str) -> None:
     began = time.process_time()

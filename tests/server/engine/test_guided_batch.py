@@ -128,6 +128,7 @@ class Breaking:
         self._guide.accept(token)
 
 
+@pytest.mark.safety("security 11")
 @pytest.mark.parametrize("in_mask", [True, False])
 @pytest.mark.parametrize("after", [0, 3])
 def test_a_guide_that_cannot_go_on_fails_its_request_alone(demo: Demo, after: int, in_mask: bool) -> None:

@@ -43,6 +43,7 @@ def prompt_of(length: int, mix: Mix = Mix(), tenant: str = "", tail: int = 0) ->
     return Request("r", (*range(length), tail), Sampling(max_tokens=1), mix, tenant)
 
 
+@pytest.mark.safety("security 12")
 def test_keys_depend_on_all_that_keys_and_values_depend_on() -> None:
     plain = block_keys(prompt_of(3 * BLOCK))
     assert len(plain) == 3
@@ -91,6 +92,7 @@ def test_a_shared_beginning_is_computed_once_whoever_comes_together() -> None:
     assert world.computed == 4 * BLOCK + 1 + 1 + 1
 
 
+@pytest.mark.safety("security 12")
 def test_what_is_retired_is_forgotten() -> None:
     world = make_world(geometry=WIDE, blocks=100)
     world.add(request("first", "a", prompt=40, tokens=1))

@@ -15,6 +15,7 @@ from lorikeet_server.engine.supply import MAX_ON_HOST
 from tests.server.engine.simulation import RANKS, make_world, request
 
 
+@pytest.mark.safety("reliability 5")
 @example(seed=4264, count=10, fail=0.25, cancel=0.0, pin=0.1875)  # a load that comes last
 @settings(max_examples=300, deadline=None)
 @given(

@@ -36,6 +36,7 @@ def base(folder: Path) -> BaseModel:
 # Deadlines.
 
 
+@pytest.mark.safety("reliability 3")
 def test_a_request_that_is_not_begun_in_time_fails_and_the_running_one_goes_on(
     base: BaseModel, folder: Path
 ) -> None:
@@ -96,6 +97,7 @@ def failing(model: Any, calls: set[int], error: Exception) -> Iterator[None]:
         model.forward = forward
 
 
+@pytest.mark.safety("reliability 8")
 @pytest.mark.parametrize(
     "error",
     [
@@ -143,6 +145,7 @@ def test_another_error_than_memory_is_not_taken_for_it(base: BaseModel, folder: 
 # Hanging steps.
 
 
+@pytest.mark.safety("reliability 8")
 def test_a_step_that_hangs_is_reported_with_the_stacks_and_only_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -45,6 +45,7 @@ def samples(text: str) -> Iterator[tuple[tuple[str, ...], float]]:
                 yield (each.name.removeprefix("lorikeet_adapter_"), *each.labels.values()), each.value
 
 
+@pytest.mark.safety("metrics 3")
 def test_ten_thousand_adapters_are_fifty_series_and_the_sum_is_what_was_served(known: Known) -> None:
     counts = AdapterCounts(known)
     for number in range(10_000):
@@ -74,6 +75,7 @@ def test_the_adapters_used_last_have_their_own_series(known: Known) -> None:
     }
 
 
+@pytest.mark.safety("metrics 3")
 def test_a_name_that_goes_takes_its_series_with_it(known: Known) -> None:
     counts = AdapterCounts(known)
     counts.count(("adapter-1",), 5, 7)
@@ -94,6 +96,7 @@ def test_a_blend_counts_for_each_of_its_adapters_once(known: Known) -> None:
     assert [value for key, value in read(counts).items() if key[0] == "requests_total"] == [1, 1, 1]
 
 
+@pytest.mark.safety("metrics 3")
 def test_hostile_names_come_back_from_the_text(known: Known) -> None:
     names = ['a"b', "a\\b", "a\nb", "a,b={}"]
     known.names.update(names)
