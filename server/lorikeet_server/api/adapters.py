@@ -22,7 +22,7 @@ from lorikeet_adapters.source import AdapterFiles
 from lorikeet_server.api.backstage import checked, deleted
 from lorikeet_server.api.body import Body, read_body
 from lorikeet_server.api.caller import view_of
-from lorikeet_server.api.precondition import answered_once, expected_generation
+from lorikeet_server.api.precondition import answered_once, expected_generation, idempotency_key
 from lorikeet_server.api.records import (
     event_object,
     freed_object,
@@ -71,9 +71,10 @@ async def retrieve_adapter(http: Request) -> Response:
 async def register_adapter(http: Request) -> Response:
     """201 with the record; 200 when the same bytes already have this name. With `dry_run`, a verdict."""
     services: Services = http.app.state.services
-    if _is_dry_run(http):
-        return JSONResponse(await _try(http, services))
     expected = expected_generation(http)
+    if _is_dry_run(http):
+        idempotency_key(http)  # what is wrong is refused here too
+        return JSONResponse(await _try(http, services))
     if media_type(http) in (FORM, TAR):
         async with opened(http, services, UploadFields, RegisterBody) as (fields, files):
             asked = [fields.model_dump(mode="json"), await run_in_threadpool(_digest, files)]

@@ -8,7 +8,8 @@ from contextlib import AbstractAsyncContextManager
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.routing import Route
+from starlette.routing import Match, Route
+from starlette.types import Scope
 
 from lorikeet_adapters.errors import LorikeetError
 from lorikeet_server.api import (
@@ -36,6 +37,15 @@ from lorikeet_server.api.traffic import Traffic
 
 Lifespan = Callable[[Starlette], AbstractAsyncContextManager[None]]
 
+
+class OwnPath(Route):
+    """No other route answers on its path: another method is a 405, and no name with a slash in it."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        match, found = super().matches(scope)
+        return Match.FULL if match is Match.PARTIAL else match, found
+
+
 ROUTES = [
     Route("/v1/chat/completions", openai.chat_completions, methods=["POST"]),
     Route("/v1/completions", openai.completions, methods=["POST"]),
@@ -44,8 +54,8 @@ ROUTES = [
     Route("/v1/adapters", adapters.list_adapters),
     Route("/v1/adapters", adapters.register_adapter, methods=["POST"]),
     Route("/v1/adapters/compose", composition.compose_adapters, methods=["POST"]),
-    Route("/v1/adapters/history/{name:path}", adapters.adapter_history),
-    Route("/v1/adapters/activate/{name:path}", adapters.activate_generation, methods=["POST"]),
+    OwnPath("/v1/adapters/history/{name:path}", adapters.adapter_history),
+    OwnPath("/v1/adapters/activate/{name:path}", adapters.activate_generation, methods=["POST"]),
     Route("/v1/adapters/{name:path}", adapters.retrieve_adapter),
     Route("/v1/adapters/{name:path}", adapters.change_adapter, methods=["PATCH"]),
     Route("/v1/adapters/{name:path}", adapters.delete_adapter, methods=["DELETE"]),
@@ -59,6 +69,7 @@ ROUTES = [
     Route("/v1/detokenize", tokens.detokenize, methods=["POST"]),
     Route("/tokenize", tokens.tokenize, methods=["POST"]),
     Route("/detokenize", tokens.detokenize, methods=["POST"]),
+    Route("/", native.plain, methods=["POST"]),
     Route("/generate", native.generate, methods=["POST"]),
     Route("/generate_stream", native.generate_stream, methods=["POST"]),
     Route("/info", health.info),

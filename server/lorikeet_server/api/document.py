@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import cache
 from importlib.metadata import version
 from typing import Any
@@ -14,8 +14,12 @@ from starlette.responses import Response
 
 from lorikeet_server.api.body import Body
 from lorikeet_server.api.envelope import NATIVE_PATHS, NATIVE_STATUS, VLLM_PATHS
-from lorikeet_server.api.operations import JSON, OPERATIONS, Operation
+from lorikeet_server.api.gate import open_routes, scopes_of
+from lorikeet_server.api.operations import JSON, OPERATIONS, STREAM, Operation
+from lorikeet_server.api.precondition import GENERATION, KEY
 from lorikeet_server.api.records import MOST, PAGE
+from lorikeet_server.api.services import Services
+from lorikeet_server.api.sources import UploadFields
 from lorikeet_server.api.uploads import FORM, TAR
 from lorikeet_server.errors import TABLE
 
@@ -34,23 +38,38 @@ PARAMETERS: dict[str, Wire] = {
     },
     "limit": {"in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": MOST, "default": PAGE}},
     "after": {"in": "query", "schema": {"type": "string"}, "description": "The last id of the page before."},
+    "after_event": {
+        "name": "after",
+        "in": "query",
+        "schema": {"type": "string", "pattern": "^[0-9]{1,18}$"},
+        "description": "The last id of the page before.",
+    },
     "dry_run": {"in": "query", "schema": {"type": "boolean", "default": False}},
-    "If-Match": {"in": "header", "schema": {"type": "string"}, "description": "The generation meant, or *."},
-    "Idempotency-Key": {"in": "header", "schema": {"type": "string", "maxLength": 255}},
+    "If-Match": {
+        "in": "header",
+        "schema": {"type": "string", "pattern": rf"^({GENERATION.pattern}|\*)$"},
+        "description": "The generation meant, or *.",
+    },
+    "Idempotency-Key": {"in": "header", "schema": {"type": "string", "pattern": f"^{KEY.pattern}$"}},
 }
 
 
+BEARER = {"type": "http", "scheme": "bearer", "description": "An API key."}
+
+
 async def openapi(http: Request) -> Response:
-    return Response(_rendered(), media_type=JSON)
+    services: Services = http.app.state.services
+    without_key = None if services.keys is None else open_routes(services.http.open_metrics)
+    return Response(_rendered(without_key), media_type=JSON)
 
 
 @cache
-def _rendered() -> bytes:
-    return json.dumps(document()).encode()
+def _rendered(without_key: frozenset[str] | None) -> bytes:
+    return json.dumps(document(without_key)).encode()
 
 
-def document() -> Wire:
-    """The whole document; nothing of it depends on the server's state."""
+def document(without_key: Collection[str] | None = None) -> Wire:
+    """The whole document; all of the server's state that it tells is which routes need no key, None for all."""
     bodies = {each.body for each in OPERATIONS.values() if each.body is not None}
     ordered = sorted(bodies, key=lambda each: each.__name__)
     _, made = models_json_schema(
@@ -58,7 +77,11 @@ def document() -> Wire:
     )
     paths: dict[str, Wire] = {}
     for (method, path), operation in OPERATIONS.items():
-        paths.setdefault(path, {})[method.lower()] = _operation(method, path, operation)
+        made_of = _operation(method, path, operation)
+        if without_key is not None and path not in without_key:
+            route = path.replace("{name}", "{name:path}")
+            made_of["security"] = [{"key": [scope]} for scope in sorted(scopes_of(route))]
+        paths.setdefault(path, {})[method.lower()] = made_of
     return {
         "openapi": "3.1.0",
         "info": {
@@ -72,6 +95,7 @@ def document() -> Wire:
         "components": {
             "schemas": made["$defs"] | _error_schemas(),
             "parameters": {key: {"name": key, **each} for key, each in PARAMETERS.items()},
+            **({} if without_key is None else {"securitySchemes": {"key": BEARER}}),
         },
     }
 
@@ -110,16 +134,19 @@ def _content(body: type[Body], uploads: bool) -> Wire:
     if uploads:
         file = {"type": "string", "contentMediaType": "application/octet-stream"}
         files = {"adapter_config.json": file, "adapter_model.safetensors": file}
-        fields = {key: {"type": "string"} for key in ("name", "replace", "pinned", "metadata")}
-        content[FORM] = {"schema": {"type": "object", "properties": fields | files, "required": list(files)}}
+        fields = {key: {"type": "string"} for key in UploadFields.model_fields}
+        form = {"type": "object", "properties": fields | files, "required": list(files)}
+        content[FORM] = {"schema": {**form, "additionalProperties": False}}
         content[TAR] = {"schema": file}
     return content
 
 
 def _answer(operation: Operation) -> Wire:
-    plain = {"schema": {"type": "string"}}
-    whole = {"schema": {"type": "object", "required": list(operation.keys)}}
-    content = {each: whole if each == JSON else plain for each in operation.media}
+    whole: Wire = {"type": "object", "required": list(operation.keys)}
+    if operation.many:
+        whole = {"type": "array", "items": whole}
+    schemas: dict[str, Wire] = {JSON: {"schema": whole}, STREAM: {}}  # 3.1 has no word for a stream's events
+    content = {each: schemas.get(each, {"schema": {"type": "string"}}) for each in operation.media}
     return {"description": operation.summary, "headers": _headers(), "content": content}
 
 

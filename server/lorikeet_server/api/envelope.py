@@ -22,12 +22,13 @@ from lorikeet_adapters.errors import (
     PinRefused,
     TenantRefused,
 )
+from lorikeet_server.api.gate import methods_of
 from lorikeet_server.api.run import ClientGone
 from lorikeet_server.errors import OPAQUE, HttpError, RequestError, http_error
 
 log = logging.getLogger(__name__)
 VLLM_PATHS = frozenset({"/v1/load_lora_adapter", "/v1/unload_lora_adapter"})
-NATIVE_PATHS = frozenset({"/generate", "/generate_stream"})
+NATIVE_PATHS = frozenset({"/", "/generate", "/generate_stream"})
 CLIENT_CLOSED = 499
 # TGI's: what cannot be served as written, overload, and a generation that failed.
 NATIVE_STATUS = {(400, "validation"): 422, (503, "overloaded"): 429, (500, "generation"): 424}
@@ -97,12 +98,15 @@ async def on_http_error(request: Request, error: Exception) -> Response:
     """Starlette's own refusals (no such route, wrong method) in the same envelope."""
     assert isinstance(error, HTTPException)
     message = f"{request.method} {request.scope['path'][:200]}: {error.detail}"
+    headers = dict(error.headers or {})
+    if error.status_code == 405:  # Starlette names the methods of one route only
+        headers["Allow"] = ", ".join(sorted(methods_of(request.scope)))
     if request.scope["path"] in NATIVE_PATHS:
-        return JSONResponse({"error": message, "error_type": "validation"}, error.status_code, error.headers)
+        return JSONResponse({"error": message, "error_type": "validation"}, error.status_code, headers)
     body = {"message": message, "type": "invalid_request_error", "param": None, "code": "not_found"}
     if error.status_code == 405:
         body["code"] = "method_not_allowed"
-    return JSONResponse({"error": body}, error.status_code, error.headers)
+    return JSONResponse({"error": body}, error.status_code, headers)
 
 
 def _message(error: LorikeetError, row: HttpError) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from starlette.datastructures import Headers
-from starlette.routing import Match
+from starlette.routing import BaseRoute, Match
 from starlette.types import Scope as Connection
 
 from lorikeet_server.api.caller import OPERATOR, Caller
@@ -21,6 +21,7 @@ ADMIN_ONLY = frozenset({Scope.ADMIN})
 NEEDS: Mapping[str, frozenset[Scope]] = {
     "/v1/chat/completions": frozenset({Scope.GENERATE}),
     "/v1/completions": frozenset({Scope.GENERATE}),
+    "/": frozenset({Scope.GENERATE}),
     "/generate": frozenset({Scope.GENERATE}),
     "/generate_stream": frozenset({Scope.GENERATE}),
     "/v1/models": frozenset({Scope.GENERATE, Scope.ADMIN}),
@@ -49,7 +50,7 @@ class Gate:
 
     def __init__(self, keys: Keyring | None, *, open_metrics: bool) -> None:
         self._keys = keys
-        self._open = OPEN | {METRICS, VLLM_METRICS} if open_metrics else OPEN
+        self._open = open_routes(open_metrics)
 
     def admit(self, connection: Connection, headers: Headers) -> Caller | None:
         """Who asks; None for a route that is open. Raises InvalidKey or ScopeMissing."""
@@ -59,11 +60,20 @@ class Gate:
         if route in self._open:
             return None
         caller = _authenticated(self._keys, headers)
-        needed = NEEDS.get(route, ADMIN_ONLY)
+        needed = scopes_of(route)
         if route != UNMATCHED and not needed & caller.scopes:
             words = " or ".join(f"`{each}`" for each in sorted(needed))
             raise ScopeMissing(f"the key `{caller.key}` lacks the scope {words}, which this route needs")
         return caller
+
+
+def open_routes(open_metrics: bool) -> frozenset[str]:
+    return OPEN | {METRICS, VLLM_METRICS} if open_metrics else OPEN
+
+
+def scopes_of(route: str) -> frozenset[Scope]:
+    """One of these is needed where a key is."""
+    return NEEDS.get(route, ADMIN_ONLY)
 
 
 def template(connection: Connection) -> str:
@@ -74,12 +84,20 @@ def template(connection: Connection) -> str:
     """
     if "route" in connection:
         return getattr(connection["route"], "path", UNMATCHED)
+    found = _answering(connection)
+    return getattr(found[0], "path", UNMATCHED) if found else UNMATCHED
+
+
+def methods_of(connection: Connection) -> frozenset[str]:
+    """What this path can be asked with; a path that takes several methods has a route for each."""
+    return frozenset().union(*(getattr(each, "methods", None) or () for each in _answering(connection)))
+
+
+def _answering(connection: Connection) -> list[BaseRoute]:
+    """The route that answers; where it is the method alone that is wrong, every route of the path."""
     found = [(each.matches(connection)[0], each) for each in connection["app"].routes]
-    for degree in (Match.FULL, Match.PARTIAL):
-        for match, route in found:
-            if match is degree:
-                return getattr(route, "path", UNMATCHED)
-    return UNMATCHED
+    full = [route for match, route in found if match is Match.FULL]
+    return full[:1] or [route for match, route in found if match is Match.PARTIAL]
 
 
 def _authenticated(keys: Keyring, headers: Headers) -> Caller:

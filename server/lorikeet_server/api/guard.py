@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from lorikeet_server.api import access_log
 from lorikeet_server.api.access_log import Entry
 from lorikeet_server.api.envelope import on_error
-from lorikeet_server.api.gate import Gate, template
+from lorikeet_server.api.gate import Gate, methods_of, template
 from lorikeet_server.api.uploads import FORM, TAR
 from lorikeet_server.errors import HostForbidden, RequestRefused
 from lorikeet_server.metrics import Metrics
@@ -84,7 +84,7 @@ def _check_local(scope: Scope, headers: Headers, origins: frozenset[str]) -> Non
     origin = headers.get("origin")
     if origin is not None and origin not in origins and _hostname(origin) not in LOCAL_HOSTS:
         raise HostForbidden("requests from other origins are not allowed; --cors-origin names those that are")
-    if scope["method"] == "POST":
+    if scope["method"] == "POST" and "POST" in methods_of(scope):
         _check_kind(scope["path"], headers)
 
 

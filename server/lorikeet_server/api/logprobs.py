@@ -94,9 +94,14 @@ def prompt_logprobs(
 
 
 def native_token(text: TextCodec, token: int, logprob: float) -> dict[str, Any]:
-    """LoRAX's and TGI's."""
-    spelled = text.token_text(token)
-    return {"id": token, "text": spelled, "logprob": logprob, "special": text.is_special(token)}
+    """LoRAX's and TGI's. LoRAX's client wants to know whether it was skipped, by speculation."""
+    return {
+        "id": token,
+        "text": text.token_text(token),
+        "logprob": logprob,
+        "special": text.is_special(token),
+        "skipped": False,
+    }
 
 
 def native_prefill(text: TextCodec, prompt: Sequence[int], scores: Sequence[Score]) -> list[dict[str, Any]]:

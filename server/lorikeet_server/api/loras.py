@@ -6,8 +6,9 @@ They register and delete like /v1/adapters, so what is loaded here is there afte
 from __future__ import annotations
 
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -23,19 +24,21 @@ from lorikeet_server.api.services import Services
 from lorikeet_server.api.sources import HubSource, LocalSource, opened_source
 from lorikeet_server.errors import RequestRefused, SourceMissing
 
+NOT_EMPTY: Any = Field(json_schema_extra={"minLength": 1})  # refused below, in vLLM's words
+
 
 class LoadBody(Body):
     """`lora_path` is a folder below the adapters root, or a repository where the hub is allowed."""
 
     NO_EFFECT: ClassVar[frozenset[str]] = frozenset({"is_3d_lora_weight"})
-    lora_name: str
-    lora_path: str
+    lora_name: str = NOT_EMPTY
+    lora_path: str = NOT_EMPTY
     load_inplace: bool = False
 
 
 class UnloadBody(Body):
     NO_EFFECT: ClassVar[frozenset[str]] = frozenset({"lora_int_id"})
-    lora_name: str
+    lora_name: str = NOT_EMPTY
 
 
 async def load_lora_adapter(http: Request) -> Response:

@@ -15,8 +15,16 @@ from lorikeet_server.api.services import Services
 from lorikeet_server.errors import RequestRefused
 
 
-def lease_mix(http: Request, model: str, body: MixFields, count: int = 1, *, user: str | None = None) -> Mix:
-    """Resolve `model` and the body's own mix into generations and lease them `count` times.
+def lease_mix(
+    http: Request,
+    model: str,
+    body: MixFields,
+    count: int = 1,
+    *,
+    model_field: str = "model",
+    user: str | None = None,
+) -> Mix:
+    """Resolve `model`, sent as `model_field`, and the body's own mix into generations and lease them `count` times.
 
     An alias with several targets sends the same `user` always to the same one.
     A body that carries a mix names the base (or nothing) as its model: two mixes at once would leave
@@ -27,8 +35,9 @@ def lease_mix(http: Request, model: str, body: MixFields, count: int = 1, *, use
     field, terms = mix_field(body), _body_terms(body)
     if terms is not None and model not in ("", view.base_name):
         raise RequestRefused(
-            f"the model `{model}` and a mix in the body cannot be combined; send `{view.base_name}` as the model",
-            param="model",
+            f"{model_field}: `{model}` and `{field}` both say which mix is meant; "
+            f"send one of them, or `{view.base_name}` beside `{field}`",
+            param=model_field,
         )
     try:
         with blaming(field, LorikeetError):

@@ -1,4 +1,4 @@
-"""POST /generate and POST /generate_stream in the shape of LoRAX and TGI."""
+"""POST /generate, POST /generate_stream and POST / in the shape of LoRAX and TGI."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lorikeet_server.api.constraints import compiled
 from lorikeet_server.api.envelope import native_envelope
 from lorikeet_server.api.logprobs import native_prefill, native_token
 from lorikeet_server.api.mixes import generation_header, lease_mix
-from lorikeet_server.api.native_body import GenerateBody
+from lorikeet_server.api.native_body import GenerateBody, PlainBody, StreamBody
 from lorikeet_server.api.run import (
     Answer,
     check_width,
@@ -34,7 +34,25 @@ from lorikeet_server.errors import RequestRefused
 
 
 async def generate(http: HttpRequest) -> Response:
-    body = await read_body(http, GenerateBody)
+    payload, headers = await _whole(http, await read_body(http, GenerateBody))
+    return JSONResponse(payload, headers=headers)
+
+
+async def generate_stream(http: HttpRequest) -> Response:
+    return await _stream(http, await read_body(http, StreamBody))
+
+
+async def plain(http: HttpRequest) -> Response:
+    """Either of the two, as `stream` says; what is not streamed comes as a list of one."""
+    body = await read_body(http, PlainBody)
+    if body.stream:
+        return await _stream(http, body)
+    payload, headers = await _whole(http, body)
+    return JSONResponse([payload], headers=headers)
+
+
+async def _whole(http: HttpRequest, body: GenerateBody) -> tuple[dict[str, Any], dict[str, str]]:
+    """The answer and its headers."""
     services: Services = http.app.state.services
     requests, streams = await _submit(http, body)
     answers = await unless_gone(http, collect(streams))
@@ -43,17 +61,20 @@ async def generate(http: HttpRequest) -> Response:
     (request, answer), *others = pairs
     payload: dict[str, Any] = {"generated_text": body.opening + answer.text}
     if body.parameters.details or body.parameters.decoder_input_details:
-        payload["details"] = _whole_details(services.text, request, answer)
+        payload["details"] = {
+            **_whole_details(services.text, request, answer),
+            "prompt_tokens": len(request.prompt),
+            "skipped_tokens": 0,  # LoRAX's, of its speculation
+        }
         if others:
             payload["details"]["best_of_sequences"] = [
                 {"generated_text": body.opening + other.text, **_whole_details(services.text, own, other)}
                 for own, other in others
             ]
-    return JSONResponse(payload, headers=_headers(request, answer.end, body))
+    return payload, _headers(request, answer.end, body)
 
 
-async def generate_stream(http: HttpRequest) -> Response:
-    body = await read_body(http, GenerateBody)
+async def _stream(http: HttpRequest, body: GenerateBody) -> Response:
     services: Services = http.app.state.services
     for field, asks in (
         ("best_of", body.parameters.best_of > 1),
@@ -61,7 +82,7 @@ async def generate_stream(http: HttpRequest) -> Response:
     ):
         if asks:
             raise RequestRefused(
-                f"parameters.{field}: a stream does not tell it; send it to /generate",
+                f"parameters.{field}: a stream does not tell it; ask for a whole answer",
                 param=f"parameters.{field}",
             )
     (request,), streams = await _submit(http, body)
@@ -80,7 +101,8 @@ async def _submit(http: HttpRequest, body: GenerateBody) -> tuple[Sequence[Reque
     samplings = parameters.samplings(max_tokens)
     contradiction = "parameters.ignore_eos_token" if parameters.ignore_eos_token else ""
     grammar = await compiled(services, parameters.asked(), contradiction)
-    mix = lease_mix(http, parameters.adapter_id, parameters, len(samplings))
+    field = "parameters.adapter_id"
+    mix = lease_mix(http, parameters.adapter_id, parameters, len(samplings), model_field=field)
     requests = [make_request(prompt, sampling, mix, grammar) for sampling in samplings]
     return requests, submit(http, requests)
 
@@ -95,8 +117,9 @@ async def _events(
             if isinstance(event, Finished):
                 end = checked(event)
                 whole = opening + Answer(tuple(tokens), end).text
-                last = _event(text, request, tokens)
-                yield sse.data({**last, "generated_text": whole, "details": _details(request, end)})
+                size = len(request.prompt)  # LoRAX has one name for it, TGI another
+                details = {**_details(request, end), "prompt_tokens": size, "input_length": size}
+                yield sse.data({**_event(text, request, tokens), "generated_text": whole, "details": details})
             elif isinstance(event, Token):
                 if tokens:
                     yield sse.data({**_event(text, request, tokens), "generated_text": None, "details": None})
@@ -127,8 +150,6 @@ def _whole_details(text: TextCodec, request: Request, answer: Answer) -> dict[st
 def _details(request: Request, end: Finished) -> dict[str, Any]:
     return {
         "finish_reason": _finish_reason(end),
-        "prompt_tokens": len(request.prompt),
-        "input_length": len(request.prompt),
         "generated_tokens": end.completion_tokens,
         "seed": request.sampling.seed if request.sampling.temperature > 0 else None,
     }
@@ -154,6 +175,7 @@ def _headers(request: Request, end: Finished, body: GenerateBody) -> dict[str, s
         "x-time-per-token": ms(per_token),
         "x-prompt-tokens": str(len(request.prompt)),
         "x-generated-tokens": str(end.completion_tokens),
+        "x-skipped-tokens": "0",
         "x-total-tokens": str(len(request.prompt) + end.completion_tokens),
         **generation_header(request.mix),
     }

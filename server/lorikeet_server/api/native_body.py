@@ -33,6 +33,7 @@ class Parameters(MixFields, NativeConstraintFields):
     NEUTRAL: ClassVar[dict[str, tuple[Any, ...]]] = {
         "watermark": (False,),
         "return_k_alternatives": (0,),
+        "apply_chat_template": (False,),
         "adapter_id": ("",),
     }
     NO_EFFECT: ClassVar[frozenset[str]] = frozenset({"api_token", "adapter_source"})
@@ -47,7 +48,7 @@ class Parameters(MixFields, NativeConstraintFields):
     presence_penalty: Penalty = 0.0
     max_new_tokens: int | None = Field(default=None, ge=1)
     ignore_eos_token: bool = False
-    return_full_text: bool = False
+    return_full_text: bool | None = None
     stop: Stops = Field(default_factory=list)
     seed: int | None = Field(default=None, ge=0, lt=2**64)
     best_of: int = Field(default=1, ge=1, le=MAX_CHOICES)
@@ -84,6 +85,9 @@ class Parameters(MixFields, NativeConstraintFields):
 
 
 class GenerateBody(Body):
+    """POST /generate."""
+
+    NEUTRAL: ClassVar[dict[str, tuple[Any, ...]]] = {"stream": (False,)}
     inputs: str = Field(min_length=1)
     parameters: Parameters = Field(default_factory=Parameters)
 
@@ -91,6 +95,23 @@ class GenerateBody(Body):
     def opening(self) -> str:
         """What stands before the answer in `generated_text`."""
         return self.inputs if self.parameters.return_full_text else ""
+
+
+class StreamBody(GenerateBody):
+    """POST /generate_stream."""
+
+    NEUTRAL: ClassVar[dict[str, tuple[Any, ...]]] = {"stream": (True,)}
+
+
+class PlainBody(GenerateBody):
+    """POST /, where TGI repeats the prompt unless told not to."""
+
+    NEUTRAL: ClassVar[dict[str, tuple[Any, ...]]] = {}
+    stream: bool = False
+
+    @property
+    def opening(self) -> str:
+        return "" if self.parameters.return_full_text is False else self.inputs
 
 
 def _samples(fields: dict[str, Any]) -> bool:

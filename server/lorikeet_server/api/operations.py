@@ -11,8 +11,8 @@ from lorikeet_server.api.chat_body import ChatBody
 from lorikeet_server.api.completion_body import CompletionBody
 from lorikeet_server.api.composition import ComposeBody
 from lorikeet_server.api.loras import LoadBody, UnloadBody
-from lorikeet_server.api.native_body import GenerateBody
-from lorikeet_server.api.sources import RegisterBody
+from lorikeet_server.api.native_body import GenerateBody, PlainBody, StreamBody
+from lorikeet_server.api.sources import TrialBody
 from lorikeet_server.api.tokens import DetokenizeBody, TokenizeBody
 
 JSON, TEXT, STREAM = "application/json", "text/plain", "text/event-stream"
@@ -27,7 +27,10 @@ WAITING = frozenset({503})
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """`keys` are those that a JSON answer has always. `errors` are statuses beside those of every operation."""
+    """`keys` are those that a JSON answer has always, each of its items where it is a list (`many`).
+
+    `errors` are statuses beside those of every operation.
+    """
 
     summary: str
     body: type[Body] | None = None
@@ -37,6 +40,7 @@ class Operation:
     errors: frozenset[int] = frozenset()
     parameters: tuple[str, ...] = ()
     uploads: bool = False
+    many: bool = False
 
 
 COMPLETION = ("id", "object", "created", "model", "choices", "usage", "lorikeet")
@@ -84,7 +88,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("POST", "/v1/adapters"): Operation(
         "Register an adapter; with dry_run, say whether it could be.",
-        RegisterBody,
+        TrialBody,
         statuses=(200, 201),
         errors=INTAKE,
         parameters=("dry_run", "If-Match", "Idempotency-Key"),
@@ -99,7 +103,10 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         parameters=("If-Match", "Idempotency-Key"),
     ),
     ("GET", "/v1/adapters/history/{name}"): Operation(
-        "What happened to a name, the newest first.", keys=PAGE, parameters=PAGING, errors=NAMED | {400}
+        "What happened to a name, the newest first.",
+        keys=PAGE,
+        parameters=("limit", "after_event"),
+        errors=NAMED | {400},
     ),
     ("POST", "/v1/adapters/activate/{name}"): Operation(
         "Mean a former generation again.", ActivateBody, RECORD, errors=CHANGE, parameters=("If-Match",)
@@ -136,7 +143,15 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "LoRAX's and TGI's generation.", GenerateBody, ("generated_text",), errors=GENERATION
     ),
     ("POST", "/generate_stream"): Operation(
-        "The same, as a stream.", GenerateBody, media=(STREAM,), errors=GENERATION
+        "The same, as a stream.", StreamBody, media=(STREAM,), errors=GENERATION
+    ),
+    ("POST", "/"): Operation(
+        "Either of the two, as `stream` says; a whole answer is a list of one.",
+        PlainBody,
+        ("generated_text",),
+        media=(JSON, STREAM),
+        errors=GENERATION,
+        many=True,
     ),
     ("GET", "/info"): Operation("What is resident.", keys=("model_id", "version", "quantization", "slots")),
     ("GET", "/health"): Operation("Ready for requests.", keys=STATUS, errors=WAITING),

@@ -33,6 +33,14 @@ def expected_generation(http: Request) -> str | None:
     return found[1]
 
 
+def idempotency_key(http: Request) -> str | None:
+    """Raises RequestRefused."""
+    key = http.headers.get("idempotency-key")
+    if key is not None and not KEY.fullmatch(key):
+        raise RequestRefused("Idempotency-Key: must be 1 to 255 visible characters", param="Idempotency-Key")
+    return key
+
+
 async def answered_once(
     http: Request, content: object, work: Callable[[], Awaitable[tuple[dict[str, Any], int]]]
 ) -> Response:
@@ -43,11 +51,9 @@ async def answered_once(
     Only answers of work that was done are remembered. The answer is written after the work; a kill
     between the two makes a repetition do it again, so the work must bear that.
     """
-    key = http.headers.get("idempotency-key")
+    key = idempotency_key(http)
     if key is None:
         return JSONResponse(*await work())
-    if not KEY.fullmatch(key):
-        raise RequestRefused("Idempotency-Key: must be 1 to 255 visible characters", param="Idempotency-Key")
     view = view_of(http)
     asked = [
         http.scope["path"],

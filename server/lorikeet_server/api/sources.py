@@ -61,6 +61,8 @@ class TrialFields(UploadFields):
 
 
 class TrialBody(TrialFields):
+    """A registration as the document shows it, where nothing can say that only a dry run may leave out the name."""
+
     KINDS = frozenset({"local", "hub"})
     source: Source
 

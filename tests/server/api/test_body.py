@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 
 from lorikeet_server.api.app import ROUTES
 from lorikeet_server.api.body import MAX_DEPTH, parse_json
+from lorikeet_server.api.envelope import NATIVE_PATHS
 from lorikeet_server.errors import RequestRefused
 from tests.server.world import BASE, HTTP, LOCAL, Exchange, Server
 
@@ -52,7 +53,7 @@ MALFORMED: dict[str, bytes] = {
 @pytest.mark.parametrize("kind", list(MALFORMED))
 def test_malformed_bodies_are_refused_before_anything_else(client: TestClient, path: str, kind: str) -> None:
     answer = client.post(path, content=MALFORMED[kind], headers=JSON)
-    assert answer.status_code == (422 if path.startswith("/generate") else 400), answer.text
+    assert answer.status_code == (422 if path in NATIVE_PATHS else 400), answer.text
     error = answer.json()["error"]
     message = error if isinstance(error, str) else error["message"]
     assert message.startswith(("the body", "the number", "an object in the body"))
@@ -146,7 +147,7 @@ def test_a_body_that_does_not_call_itself_json_is_refused(
     headers = {} if kind is None else {"content-type": kind}
     answer = client.post(path, content=b"{}", headers=headers)
     is_form_of_files = path == "/v1/adapters" and kind is not None and kind.startswith("multipart")
-    assert answer.status_code == (422 if path.startswith("/generate") else 403 if is_form_of_files else 400)
+    assert answer.status_code == (422 if path in NATIVE_PATHS else 403 if is_form_of_files else 400)
     assert ("x-lorikeet" if is_form_of_files else "application/json") in answer.text
 
 

@@ -14,6 +14,8 @@ from starlette.testclient import TestClient
 from lorikeet_server.api.app import ROUTES
 from lorikeet_server.api.body import Body
 from lorikeet_server.api.document import PARAMETERS, document
+from lorikeet_server.api.envelope import NATIVE_PATHS
+from lorikeet_server.api.gate import NEEDS, OPEN, open_routes
 from lorikeet_server.api.operations import JSON, OPERATIONS
 from lorikeet_server.errors import TABLE
 from tests.server.world import BASE, post
@@ -57,7 +59,7 @@ def test_every_error_status_stands_somewhere_with_its_code() -> None:
     told = {
         (int(status), code)
         for _, path, operation in operations()
-        if not path.startswith("/generate")
+        if path not in NATIVE_PATHS
         for status, answer in operation["responses"].items()
         if int(status) >= 400
         for code in answer["description"].split(", ")
@@ -65,12 +67,29 @@ def test_every_error_status_stands_somewhere_with_its_code() -> None:
     assert {(row.status, row.code) for row in TABLE.values()} <= told
 
 
-def test_native_routes_have_their_own_statuses_and_shape() -> None:
-    answers = DOCUMENT["paths"]["/generate"]["post"]["responses"]
+@pytest.mark.parametrize("path", sorted(NATIVE_PATHS))
+def test_native_routes_have_their_own_statuses_and_shape(path: str) -> None:
+    answers = DOCUMENT["paths"][path]["post"]["responses"]
     assert {"422", "424", "429"} <= answers.keys()
     assert "400" not in answers
     schema = answers["424"]["content"][JSON]["schema"]
     assert schema == {"$ref": "#/components/schemas/NativeError"}
+
+
+def test_without_keys_no_operation_needs_one() -> None:
+    assert "securitySchemes" not in DOCUMENT["components"]
+    assert not [path for _, path, operation in operations() if "security" in operation]
+
+
+@pytest.mark.parametrize("open_metrics", [False, True])
+def test_with_keys_each_operation_names_the_scopes_that_open_it(open_metrics: bool) -> None:
+    made = document(open_routes(open_metrics))
+    (scheme,) = made["components"]["securitySchemes"]
+    for path, methods in made["paths"].items():
+        for operation in methods.values():
+            told = {scope for each in operation.get("security", ()) for scope in each[scheme]}
+            is_open = path in OPEN or (open_metrics and path.startswith("/metrics"))
+            assert told == (set() if is_open else NEEDS[path.replace("{name}", "{name:path}")])
 
 
 def test_it_is_sound() -> None:
@@ -116,6 +135,7 @@ def references(part: Any) -> Iterator[str]:
         ("/v1/completions", {"prompt": ["a", "b"], "adapters": [{"name": "formal", "weight": 0.5}]}),
         ("/v1/completions", {"prompt": "a", "lora": [{"id": "formal", "scale": 1}]}),
         ("/generate", {"inputs": "a", "parameters": {"adapter_id": "formal", "api_token": "x"}}),
+        ("/", {"inputs": "a", "stream": False, "parameters": {"max_new_tokens": 1}}),
         ("/tokenize", {"prompt": "a"}),
         ("/detokenize", {"tokens": [1]}),
     ],
@@ -143,7 +163,7 @@ def test_what_the_server_takes_the_document_takes(
         ("ChatBody", {"model": BASE, "messages": MESSAGES, "stop": 5}),
         ("CompletionBody", {"model": None, "prompt": "a"}),
         ("LoadBody", {"lora_name": "a"}),
-        ("RegisterBody", {"name": "a", "source": {"type": "local"}}),
+        ("TrialBody", {"name": "a", "source": {"type": "local"}}),
         ("AliasBody", {"targets": [{"name": "a", "generation": "short"}]}),
     ],
 )

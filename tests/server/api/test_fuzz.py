@@ -86,6 +86,11 @@ RIGHT: dict[str, dict[str, Any]] = {
             "repetition_penalty": 1.1,
         },
     },
+    "POST /": {
+        "inputs": "Hi",
+        "stream": True,
+        "parameters": {**SAMPLING, "lora": [{"id": "formal", "scale": 0.5}], "return_full_text": False},
+    },
     "POST /generate_stream": {
         "inputs": "Hi",
         "parameters": {**SAMPLING, "adapter_id": "formal", "details": True},

@@ -71,6 +71,27 @@ def test_a_foreign_host_or_origin_is_403_everywhere(quiet: TestClient, method: s
             assert "not allowed" in answer.text or "localhost" in answer.text
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("OPTIONS", "/v1/aliases/a", "DELETE, GET, HEAD, PUT"),
+        ("POST", "/v1/adapters/a", "DELETE, GET, HEAD, PATCH"),
+        ("PUT", "/v1/adapters", "GET, HEAD, POST"),
+        # Not a name with a slash in it, on the route below.
+        ("PATCH", "/v1/adapters/history/a", "GET, HEAD"),
+        ("DELETE", "/v1/adapters/activate/a", "POST"),
+        # Nothing is changed by a form that no route takes, so it is told what is wrong first.
+        ("POST", "/health", "GET, HEAD"),
+        ("GET", "/", "POST"),
+    ],
+)
+def test_a_wrong_method_is_405_with_every_right_one(
+    quiet: TestClient, method: str, path: str, allowed: str
+) -> None:
+    answer = quiet.request(method, path)
+    assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+
+
 @pytest.mark.safety("security 15")
 @pytest.mark.parametrize("host", FOREIGN_HOSTS)
 def test_hosts_that_only_resemble_this_machine_are_403(quiet: TestClient, host: str) -> None:

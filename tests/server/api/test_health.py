@@ -81,7 +81,7 @@ def test_what_reads_takes_no_other_method(client: TestClient, path: str) -> None
     assert (head.status_code, head.content) == (200, b"")
 
 
-@pytest.mark.parametrize("path", ["/v1/responses", "/v1/embeddings", "/v1/aliases/a", "/"])
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/embeddings", "/v1/aliases/a"])
 def test_what_is_not_built_is_404_in_openais_shape(client: TestClient, path: str) -> None:
     answer = client.get(path)
     assert answer.status_code == 404

@@ -203,7 +203,7 @@ def test_native_details_tell_the_prompt_and_the_likely_tokens(client: TestClient
     assert len(details["top_tokens"]) == 6
     for place, top in enumerate(details["top_tokens"], len(prompt) - 1):
         assert [each["id"] for each in top] == expected[place].topk(3).indices.tolist()
-        assert set(top[0]) == {"id", "text", "logprob", "special"}
+        assert set(top[0]) == {"id", "text", "logprob", "special", "skipped"}
     del parameters["decoder_input_details"]
     events = events_of(post(client, "/generate_stream", {"inputs": PROMPT, "parameters": parameters}).text)
     for event, top in zip(events, details["top_tokens"], strict=True):

@@ -48,7 +48,7 @@ def test_details_only_when_asked_for(client: TestClient) -> None:
     assert details["seed"] is None
     assert details["prefill"] == []
     for token in details["tokens"]:
-        assert set(token) == {"id", "text", "logprob", "special"}
+        assert set(token) == {"id", "text", "logprob", "special", "skipped"}
         assert token["logprob"] <= 0
 
 
@@ -202,7 +202,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({}, "inputs"),
     ({"inputs": ""}, "inputs"),
     ({"inputs": 3}, "inputs"),
-    ({"inputs": "a", "stream": True}, "stream"),
+    ({"inputs": "a", "stream": "yes"}, "stream"),
     *(
         ({"inputs": "a", "parameters": {name: value}}, f"parameters.{name}")
         for name, value in {
@@ -232,7 +232,18 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize("path", ["/generate", "/generate_stream"])
+@pytest.mark.parametrize(("path", "stream"), [("/generate", True), ("/generate_stream", False)])
+def test_a_route_that_does_one_thing_takes_stream_only_where_it_says_so(
+    client: TestClient, path: str, stream: bool
+) -> None:
+    body = {"inputs": PROMPT, "parameters": FIXED}
+    assert post(client, path, {**body, "stream": not stream}).status_code == 200
+    answer = post(client, path, {**body, "stream": stream})
+    assert answer.status_code == 422
+    assert answer.json()["error"].startswith("stream: ")
+
+
+@pytest.mark.parametrize("path", ["/generate", "/generate_stream", "/"])
 @pytest.mark.parametrize(("body", "param"), REFUSED, ids=str)
 def test_what_is_wrong_is_422_by_name(
     client: TestClient, path: str, body: dict[str, Any], param: str

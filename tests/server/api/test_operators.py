@@ -117,6 +117,14 @@ def test_an_idempotency_key_answers_once(own: TestClient) -> None:
     assert register(own, "new", "triage", idempotency_key="k3").status_code == 201, "a refusal is not kept"
 
 
+@pytest.mark.parametrize("headers", [{"idempotency-key": "a b"}, {"if-match": "abc"}], ids=str)
+def test_a_dry_run_refuses_headers_that_the_registration_would(
+    client: TestClient, headers: dict[str, str]
+) -> None:
+    body = {"name": "new", "source": {"type": "local", "path": "formal"}}
+    assert code(post(client, f"{ROUTE}?dry_run=true", body, **headers)) == (400, "invalid_request")
+
+
 def test_a_pinned_adapter_is_brought_up_and_stays(server: Server, own: TestClient) -> None:
     """`server` has 512 rank rows; a pin alone loads the adapter, without a request."""
     answer = own.patch(f"{ROUTE}/formal", json={"pinned": True})
