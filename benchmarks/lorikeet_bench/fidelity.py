@@ -37,6 +37,7 @@ from lorikeet_trainer.demo_evaluation import demo_adapters
 from lorikeet_trainer.loading import read_dataset
 from lorikeet_trainer.rendering import Renderer
 from lorikeet_trainer.row import Row
+from lorikeet_trainer.rules import HELD_OUT
 
 FORMS = (Quantization.BF16, Quantization.INT8, Quantization.NF4)
 BASE, ADAPTER, MERGED = "base alone", "adapter", "merged"
@@ -137,7 +138,7 @@ def _held_out(count: int) -> Iterator[tuple[str, tuple[Row, ...]]]:
     renderer = Renderer.load("demo")
     for name in TASKS:
         lines = (json.dumps(each, ensure_ascii=False) + "\n" for each in rows(name, "heldout", count, 0))
-        yield name, read_dataset("".join(lines).encode(), name, renderer).rows
+        yield name, read_dataset("".join(lines).encode(), name, renderer, HELD_OUT).rows
 
 
 def _outputs(base: BaseModel, folder: Path | None, data: Sequence[Row]) -> Outputs:

@@ -12,7 +12,7 @@ from lorikeet_trainer.encoding import PROBED, Encoder
 from lorikeet_trainer.rendering import Renderer
 from tests.trainer.conftest import make_tokenizer
 
-SPECIAL = ["<|a|>", "<|a|>b", "</s>", "<|long|>"]
+SPECIAL = ["<|a|>", "<|a|>b", "</s>", "<x>", "<y>", "<x><y>"]
 WORDS = ["the", " ", "  ", "\n", "lamp", "é", "e\u0301", "日", "a", "b", "<|a", "|>", "</", "x<"]
 TEXTS = st.lists(st.sampled_from(SPECIAL + WORDS), max_size=12).map("".join)
 
@@ -76,9 +76,10 @@ def test_tokens_that_look_at_their_neighbours_are_encoded_whole(trait: str) -> N
     tokenizer = make_tokenizer()
     tokenizer.add_tokens([AddedToken("<|near|>", special=True, normalized=False, **{trait: True})])
     encoder = Encoder(tokenizer)
-    texts = ["a <|near|> b", "a<|near|>b"] * PROBED
-    assert encoder.rendered(texts[:PROBED]) + encoder.rendered(texts[:4]) == [
-        tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts[:PROBED] + texts[:4]
+    encoder.rendered(["the lamp"] * PROBED)  # in which nothing tells that it matters
+    texts = ["a <|near|> b", "a<|near|>b", "<|end|> <|near|>"]
+    assert encoder.rendered(texts) == [
+        tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts
     ]
 
 

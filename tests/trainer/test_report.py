@@ -85,6 +85,13 @@ def test_progress_is_lines_in_a_log_and_nothing_for_a_small_file(renderer: Rende
     assert lines[-1] == "data.jsonl: 20,000 of 20,000 lines checked"
 
 
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_progress_ends_with_the_last_line(end: bytes, renderer: Renderer) -> None:
+    said: list[tuple[int, int]] = []
+    validate(large_file(1030) + end, "data.jsonl", renderer, HELD_OUT, lambda *each: said.append(each))
+    assert said == [(512, 1030), (1024, 1030), (1030, 1030)]
+
+
 def test_progress_is_a_bar_on_a_terminal(renderer: Renderer) -> None:
     said = io.StringIO()
     with watching(Console(file=said, force_terminal=True), "data.jsonl") as watch:

@@ -9,6 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from lorikeet_adapters.base_source import check_source
 from lorikeet_adapters.errors import RefusedError
 from lorikeet_adapters.quantization import Quantization
 from lorikeet_trainer.convert import Source
@@ -62,6 +63,7 @@ def validate(
     """Check a data file whole, and say what training on it would cost. Exit code 1: it cannot be used."""
     recipe = Recipe(max_length=max_length, quantization=quantization)
     rules = Rules(max_length=max_length, labels=tuple(label or ()))
+    check_source(model)
     paths = [file] if validation is None else [file, validation]
     contents = [(path.name, _read(path)) for path in paths]
     from rich.console import Console
@@ -93,6 +95,7 @@ def preview(
     as_json: Json = False,
 ) -> None:
     """Show a row with its loss mask, beside the prompt that the server would render."""
+    check_source(model)
     lines = _read(file).split(b"\n")
     if line > len(lines) or not lines[line - 1].strip():
         raise typer.BadParameter(f"{file.name} has no row on line {line}", param_hint="--line")

@@ -14,6 +14,7 @@ from lorikeet_trainer.saying import first_of_each
 from lorikeet_trainer.validator import Validated
 
 LEAST_BIN = 16
+MOST_LABELS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,8 @@ class Bin:
 class Report:
     """Tokens are those of one pass. `usable` rows are made, `rows` stand in the file.
 
-    `findings` are the first twenty of each code, `counts` says how many there are.
+    `findings` are the first twenty of each code, `counts` says how many there are. `labels` are the
+    hundred commonest.
     """
 
     name: str
@@ -74,7 +76,7 @@ def report_on(
         longest=max(lengths, default=0),
         limit=validated.limit,
         lengths=histogram(lengths),
-        labels=dict.fromkeys(validated.labels, 0) | Counter(_labels(validated)),
+        labels=dict(_labels(validated).most_common(MOST_LABELS)),
         counts=dict(Counter(finding.code for finding in findings)),
         findings=first_of_each(findings),
         estimate=estimate,
@@ -94,5 +96,8 @@ def histogram(lengths: Sequence[int]) -> tuple[Bin, ...]:
     return tuple(bins)
 
 
-def _labels(validated: Validated) -> list[str]:
-    return [row.answer for row in validated.rows] if validated.labels else []
+def _labels(validated: Validated) -> Counter[str]:
+    counts = Counter(dict.fromkeys(validated.labels, 0))
+    if validated.labels:
+        counts.update(row.answer for row in validated.rows)
+    return counts

@@ -27,7 +27,7 @@ from lorikeet_trainer.row import Pair, Row
 from lorikeet_trainer.rules import TRAINING, Rules
 from lorikeet_trainer.workbench import Workbench
 
-Watch = Callable[[int, int], None]  # rows done, rows in all
+Watch = Callable[[int, int], None]  # lines read, lines in all
 
 
 def ignore(done: int, total: int) -> None:
@@ -70,7 +70,7 @@ def validate(
     limit = min(rules.max_length or renderer.context, renderer.context)
     bench = Workbench.of(renderer, limit)
     reading = Reading(renderer.tokenizer, rules)
-    lines = data.count(b"\n") + 1
+    lines = data.count(b"\n") + (not data.endswith(b"\n"))
     rows: list[Row] = []
     pairs: list[Pair] = []
     with _uncollected():
