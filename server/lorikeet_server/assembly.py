@@ -62,13 +62,7 @@ def assemble(
 
     `wanted` maps names to the folders or hub ids of the operator's `--adapter`.
     """
-    base = load_base(
-        config.model.source,
-        config.model.quantization,
-        _device(config.model),
-        trust_remote_code=config.model.trust_remote_code,
-    )
-    base = replace(base, name=config.model.served_name or base.name)
+    base = _named_base(config.model)
     tokenizer = load_tokenizer(config.model.source, config.model.trust_remote_code)
     origin = origin_of(base, tokenizer)
     registry = Registry(
@@ -111,6 +105,13 @@ def assemble(
         keys=keys,
     )
     return House(registry, bridge, services, grammars, jobs)
+
+
+def _named_base(model: ModelConfig) -> BaseModel:
+    base = load_base(
+        model.source, model.quantization, _device(model), trust_remote_code=model.trust_remote_code
+    )
+    return replace(base, name=model.served_name or base.name)
 
 
 def open_office(config: ServerConfig, folder: Path, registry: Registry, base: BaseModel) -> Office:

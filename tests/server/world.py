@@ -22,6 +22,7 @@ from lorikeet_adapters.merges import Merges
 from lorikeet_adapters.registry import Registry
 from lorikeet_adapters.source import open_folder
 from lorikeet_adapters.store import Store
+from lorikeet_adapters.view import View
 from lorikeet_server.api.app import create_app
 from lorikeet_server.api.services import ModelCard, Services
 from lorikeet_server.assembly import make_engine, make_grammars, origin_of
@@ -121,7 +122,7 @@ def make_server(
         office = Office(
             data / "training", registry, Base(BASE, str(world.base), "fp32", "cpu", 1), command=worker
         )
-        metrics = Metrics(lambda: made.stats, "fp32", names=registry, loads=loads, jobs=office)
+        metrics = Metrics(lambda: made.stats, "fp32", names=View(registry, ""), loads=loads, jobs=office)
         bridge = Bridge(made, merges, Limits.of(http), metrics.observe)
         grammars = make_grammars(base, tokenizer)
         services = Services(
