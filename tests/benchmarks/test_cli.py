@@ -160,7 +160,7 @@ def test_a_prefix_run_that_cannot_be_measured_is_refused(options: list[str], rea
         (["--batch", "1,x"], "--batch"),
         (["--repeat", "3"], "--repeat"),
         (["--out", "absent/result.json"], "--out"),
-        (["--model", "absent/really/not"], "neither a folder nor a hub id"),
+        (["--model", "absent/really/not"], "neither a folder here nor a hub id"),
     ],
 )
 def test_wrong_input_is_refused_in_one_line(options: list[str], reason: str) -> None:

@@ -59,7 +59,7 @@ def test_a_prompt_and_answer_beyond_the_context(tiny_base: Path) -> None:
 
 def test_an_adapter_that_is_none_or_of_another_base(tiny_base: Path, tmp_path: Path) -> None:
     stranger = save_adapter(save_model(tmp_path / "gpt2", "gpt2"), tmp_path / "stranger", 4, 1)
-    for folder, reason in ((tmp_path / "absent", "no folder"), (stranger, "no linear module")):
+    for folder, reason in ((tmp_path / "absent", "does not exist"), (stranger, "no linear module")):
         plan = Plan(str(tiny_base), Quantization.FP32, folders=(folder,))
         with pytest.raises(RefusedError, match=f"{folder.name}.*{reason}"), open_bench(plan):
             pass

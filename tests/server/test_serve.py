@@ -350,7 +350,7 @@ def test_a_refused_start_gives_the_data_folder_back(attempt: Refusal, tmp_path: 
     ("adapter", "reason"),
     [
         ("formal", "NAME=FOLDER"),
-        ("a=/nowhere", "no folder"),
+        ("a=/nowhere", "does not exist"),
         ("=x", "x"),
         (f"{BASE}={{root}}/formal", "base model's"),
     ],

@@ -143,7 +143,7 @@ def test_what_the_command_line_says_of_adapters_is_read_before_anything_is_loade
     for texts, reason in {
         (f"a={folder}", f"a={folder}"): "stands twice",
         (f"a b={folder}",): "is no adapter name",
-        (f"a={tmp_path}",): "adapter_config.json cannot be opened",
+        (f"a={tmp_path}",): "has no adapter_config.json",
     }.items():
         with pytest.raises(RefusedError, match=f"^--adapter {texts[0]}: .*{reason}"):
             wanted_folders(texts)

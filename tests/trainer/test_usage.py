@@ -27,7 +27,7 @@ finally:
         (("train", ".", "--name", "x"), "cannot be used: Is a directory"),
         (("train", "rows.jsonl", "--name", "a b"), "is no adapter name"),
         (("train", "rows.jsonl", "--name", "x", "--rank", "0"), "rank 0 is not between"),
-        (("train", "rows.jsonl", "--name", "taken"), "the folder `taken` exists"),
+        (("train", "rows.jsonl", "--name", "x", "--out", "taken"), "the folder `taken` exists"),
         (("train", "rows.jsonl", "--name", "x", "--model", "./nosuch"), "neither a folder here"),
         (
             ("train", "rows.jsonl", "--name", "x", "--model", "no/such"),

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lorikeet_adapters.base_source import check_source
 from lorikeet_adapters.errors import RefusedError
 from lorikeet_adapters.names import check_name
 from lorikeet_server.flags import DATA_DIR, DataDir, Url
@@ -21,7 +22,7 @@ from lorikeet_trainer.device import Device
 from lorikeet_trainer.errors import DatasetRefused, OutputRefused
 from lorikeet_trainer.messages import EXIT_STOPPED, Done, Failed, Message, Stopped
 from lorikeet_trainer.recipe_flags import flags_of, recipe_parameters
-from lorikeet_trainer.saying import show_findings
+from lorikeet_trainer.saying import refuse_unreadable, show_findings
 
 WORK = Path("lorikeet-training")
 FILE_CODES = ("invalid_training_file", "invalid_validation_file")
@@ -176,6 +177,9 @@ def _prepare(asked: Asked, flags: dict[str, Any]) -> None:
     from lorikeet_trainer.recipe_file import make_recipe
     from lorikeet_trainer.request import Request
 
+    for file in filter(None, (asked.data, asked.validation)):
+        refuse_unreadable(file)
+    check_source(asked.model)
     recipe = make_recipe(asked.recipe, flags)
     request = Request(
         name=asked.name,
