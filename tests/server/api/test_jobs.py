@@ -64,7 +64,9 @@ def until(house: Keyed, job: str, *statuses: str, phase: str = "") -> dict[str, 
             found: dict[str, Any] = house.by("operator").get(f"{JOBS}/{job}").json()
             if found["status"] in statuses and phase in found["x_lorikeet"]["phase"]:
                 return found
-            assert found["finished_at"] is None, found
+            assert found["finished_at"] is None or found["status"] in statuses, (
+                found
+            )  # it cannot come any more
             assert changed.wait(PATIENCE), found
             changed.clear()
 

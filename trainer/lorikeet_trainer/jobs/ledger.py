@@ -83,6 +83,8 @@ class Ledger:
             now = self._clock()
             over = {"finished": known.finished or now} if state in OVER or event is JobEvent.CANCEL else {}
             moved = replace(known, state=state, **over | changes)
+            if state is not JobState.FAILED:  # a worker that failed after it was cancelled
+                moved = replace(moved, outcome=replace(moved.outcome, error=None))
             self._write(moved)
             self._log(job, [] if note is None else [note])
         self.bell.ring(job)
