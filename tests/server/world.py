@@ -212,13 +212,17 @@ class Script:
 
 
 class Scripted:
-    """Stands in for the bridge: `write(request)` gives each request its script."""
+    """Stands in for the bridge: `write(request)` gives each request its script.
+
+    As the bridge does it takes over the leases; nothing runs, so it ends them at once.
+    """
 
     def __init__(self, write: Callable[[Request], Script], alive: bool = True) -> None:
         self.alive = alive
         self.draining = False
         self.hangs = False
         self.scripts: list[Script] = []
+        self.leases: Merges | None = None
         self._write = write
 
     def adapters_in_use(self) -> frozenset[str]:
@@ -227,6 +231,9 @@ class Scripted:
     def submit(self, requests: Sequence[Request]) -> Sequence[Script]:
         made = [self._write(request) for request in requests]
         self.scripts += made
+        if self.leases is not None:
+            for request in requests:
+                self.leases.release(request.mix)
         return made
 
 
@@ -248,6 +255,7 @@ def finished(request: Request, reason: FinishReason = FinishReason.STOP, **more:
 def with_requests(services: Services, requests: Scripted) -> Starlette:
     """The same application before other events, with metrics of its own."""
     metrics = Metrics(EngineStats, "fp32")
+    requests.leases = services.merges
     return create_app(replace(services, requests=requests, metrics=metrics))
 
 
