@@ -16,8 +16,10 @@ serve: .venv/.demo
 test: .venv/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not soak and not gpu" -n auto --maxprocesses 4 --dist loadfile
 
+# -rP shows what each proof measured. What asks how fast the server answers runs alone, after the rest.
 soak: .venv/.dev
-	$(BIN)/python -m pytest -m "soak" -s
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "soak and not alone" -rP -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "soak and alone" -rP
 
 check: .venv/.dev
 	$(BIN)/ruff format --check .

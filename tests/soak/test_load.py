@@ -10,7 +10,7 @@ import pytest
 from tests.load import Plan
 from tests.server.test_load import loaded_server, stay_calm
 
-pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.soak, pytest.mark.alone, pytest.mark.timeout(1800)]
 SECONDS = 180.0
 P99_S = 0.1
 WORST_S = 1.0

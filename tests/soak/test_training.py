@@ -15,7 +15,7 @@ from tests.server.process import ServerProcess
 from tests.trainer.jobs import environment
 from tests.trainer.test_training import ENTRY
 
-pytestmark = [pytest.mark.soak, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.soak, pytest.mark.alone, pytest.mark.timeout(1200)]
 LONGEST_S = 180.0
 
 
