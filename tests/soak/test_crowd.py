@@ -8,7 +8,7 @@ import pytest
 
 from tests.server.test_crowd import churn, serve_crowd
 
-pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(7200)]
 
 
 def test_a_thousand_adapters_on_64_rows(tmp_path: Path) -> None:
