@@ -7,7 +7,11 @@ to read. A body that a route reads has its own deadline there (`api.pace`), wher
 from __future__ import annotations
 
 import asyncio
+import json
+import resource
 from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -18,8 +22,49 @@ LINGER_S = (
 )
 READ_S = 60.0  # for a client to read what is written already
 HEAD_BYTES = 64 << 10
-TOO_LATE = b'{"error": {"message": "the head of the request did not come in time; send it again", '
-TOO_LATE += b'"type": "invalid_request_error", "param": null, "code": "head_too_slow"}}'
+OTHER_FILES = 256  # that a server has open beside its connections
+NO_LIMIT = 1 << 20
+
+
+def most_connections() -> int:
+    """So many that a file can still be opened when all of them are there."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return NO_LIMIT if files == resource.RLIM_INFINITY else max(files - OTHER_FILES, files // 2)
+
+
+MOST = most_connections()
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An answer to what is not yet a request."""
+
+    status: int
+    reason: str
+    kind: str
+    code: str
+    message: str
+
+    @property
+    def body(self) -> bytes:
+        error = {"message": self.message, "type": self.kind, "param": None, "code": self.code}
+        return json.dumps({"error": error}).encode()
+
+    @property
+    def headers(self) -> list[tuple[str, str]]:
+        again = [("retry-after", "1")] if self.status == HTTPStatus.SERVICE_UNAVAILABLE else []
+        length = ("content-length", str(len(self.body)))
+        return [("content-type", "application/json"), ("connection", "close"), length, *again]
+
+
+TOO_LATE = Refusal(
+    *(408, "Request Timeout", "invalid_request_error", "head_too_slow"),
+    "the head of the request did not come in time; send it again",
+)
+FULL = Refusal(
+    *(503, "Service Unavailable", "server_error", "server_busy"),
+    "the server has as many connections as it can hold; try again in a second",
+)
 
 
 class Connection(H11Protocol):
@@ -31,7 +76,10 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
-        self._watch()
+        if len(self.connections) > MOST:
+            self._answer(FULL)
+        else:
+            self._watch()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -76,12 +124,19 @@ class Connection(H11Protocol):
     def _refuse(self) -> None:
         """A client that has begun a head is told; one that said nothing has asked for nothing."""
         begun, _ = self.conn.trailing_data
-        if begun and not self.transport.is_closing():
-            headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
-            headers.append((b"content-length", str(len(TOO_LATE)).encode()))
+        if begun:
+            self._answer(TOO_LATE)
+        else:
+            self._leave()
+
+    def _answer(self, refusal: Refusal) -> None:
+        """And leave. h11 lets a server answer before there is a request."""
+        if not self.transport.is_closing():
             for event in (
-                h11.Response(status_code=408, headers=headers, reason=b"Request Timeout"),
-                h11.Data(data=TOO_LATE),
+                h11.Response(
+                    status_code=refusal.status, headers=refusal.headers, reason=refusal.reason.encode()
+                ),
+                h11.Data(data=refusal.body),
                 h11.EndOfMessage(),
             ):
                 self.transport.write(self.conn.send(event) or b"")

@@ -265,3 +265,39 @@ def test_two_hundred_that_drip_keep_nobody_waiting(play: Callable[[Scenario], No
         assert {answer[:12] for answer in await asyncio.gather(*many)} == {b"HTTP/1.1 408"}
 
     play(scenario)
+
+
+@pytest.mark.safety("reliability 3")
+def test_one_connection_too_many_is_told_so_and_nobody_else_notices(
+    play: Callable[[Scenario], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "MOST", 2)
+
+    async def scenario(site: Site) -> None:
+        async with site.client() as (first, writer), site.client() as (second, _):
+            async with site.client() as (third, _):
+                answer = await said(third)
+            assert answer.startswith(b"HTTP/1.1 503 ")
+            assert b"retry-after: 1\r\n" in answer.lower()
+            assert b'"code": "server_busy"' in answer
+            writer.write(HEAD + b"content-length: 2\r\n\r\n{}")
+            assert b" 200 " in await first.readuntil(b"\r\n\r\n2")
+            assert not second.at_eof()
+        while not await is_served(site):  # until the server has seen them leave
+            await asyncio.sleep(0.01)
+
+    play(scenario)
+
+
+async def is_served(site: Site) -> bool:
+    async with site.client() as (reader, writer):
+        writer.write(HEAD + b"content-length: 2\r\nconnection: close\r\n\r\n{}")
+        return b" 200 " in await said(reader)
+
+
+@pytest.mark.parametrize(("files", "connections"), [(1024, 768), (300, 150), (65536, 65280)])
+def test_connections_leave_files_for_the_rest(
+    monkeypatch: pytest.MonkeyPatch, files: int, connections: int
+) -> None:
+    monkeypatch.setattr("resource.getrlimit", lambda _: (files, files))
+    assert connection.most_connections() == connections

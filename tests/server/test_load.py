@@ -97,19 +97,22 @@ def test_told_to_stop_under_load_it_cuts_nobody_off(tmp_path: Path) -> None:
     """Every answer that was begun ends with its reason, or with an error that says so."""
     with loaded_server(tmp_path, 10, "--drain-seconds", "1") as (process, names):
         plan = Plan(names, connections=60, tokens=200, slow=1, whole=3)
-        code, tally = asyncio.run(stopped_midway(process, plan))
+        code, tally, _ = asyncio.run(stopped_midway(process, plan))
     assert code == 0
     assert not tally.faults, tally.faults[:5]
     assert tally.complete + tally.ended > 0
     assert "Traceback" not in process.log
 
 
-async def stopped_midway(process: ServerProcess, plan: Plan) -> tuple[int, Tally]:
+async def stopped_midway(process: ServerProcess, plan: Plan) -> tuple[int, Tally, float]:
+    """SIGTERM while every client has an answer on its way: the exit code, what came of all, the seconds to the end."""
     crowd = Crowd(process.url, plan)
     running = asyncio.create_task(crowd.run())
     while crowd.tally.pieces < plan.connections:
         assert not running.done()
         await asyncio.sleep(0.01)
     crowd.stop()
+    told = time.monotonic()
     code = await asyncio.to_thread(process.end, signal.SIGTERM)
-    return code, await running
+    took = time.monotonic() - told
+    return code, await running, took

@@ -33,6 +33,7 @@ from lorikeet_server.api.cors import cors
 from lorikeet_server.api.envelope import on_error, on_http_error
 from lorikeet_server.api.gate import Gate
 from lorikeet_server.api.guard import Guard
+from lorikeet_server.api.lobby import Lobby
 from lorikeet_server.api.pace import Pace
 from lorikeet_server.api.run import ClientGone
 from lorikeet_server.api.services import Services
@@ -117,6 +118,7 @@ def create_app(services: Services, lifespan: Lifespan | None = None) -> Starlett
                 metrics=services.metrics,
                 origins=frozenset(services.http.cors_origins),
             ),
+            Middleware(Lobby, open_requests=services.http.max_open_requests),
             Middleware(Pace),
         ],
         exception_handlers={
