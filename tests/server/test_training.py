@@ -8,10 +8,10 @@ import random
 import signal
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import openai
@@ -22,9 +22,22 @@ from tests.server.process import ServerProcess, lorikeet
 from tests.server.world import BASE, CONTEXT, World
 
 ROWS = [{"prompt": f"where is order {index}?", "completion": f" on shelf {index % 7}"} for index in range(24)]
+ASKED = [{"role": "user", "content": "where is my order?"}]
+TURNS = [
+    {"messages": [*ASKED, {"role": "assistant", "content": f" on shelf {index % 7}"}]} for index in range(24)
+]
+CHOICES = [
+    {
+        "input": {"messages": ASKED},
+        "preferred_output": [{"role": "assistant", "content": f" on shelf {index % 7}"}],
+        "non_preferred_output": [{"role": "assistant", "content": " no idea"}],
+    }
+    for index in range(24)
+]
 STEPS = 12
 PATIENCE = 240.0
 SETTINGS = {"max_steps": STEPS, "checkpoint_steps": 3, "rank": 4, "learning_rate": 2e-3}
+Kind = Literal["supervised", "dpo"]
 
 
 class Trainer:
@@ -48,14 +61,28 @@ class Trainer:
         headers = {"x-lorikeet": "1"}  # a form without keys
         return openai.OpenAI(api_key="none", base_url=f"{self.process.url}/v1", default_headers=headers)
 
-    def order(self, **more: Any) -> str:
-        data = "".join(json.dumps(each) + "\n" for each in ROWS).encode()
+    def order(
+        self, rows: Sequence[object] = ROWS, model: str = BASE, kind: Kind = "supervised", **more: Any
+    ) -> str:
+        data = "".join(json.dumps(each) + "\n" for each in rows).encode()
         client = self.client
         file = client.files.create(file=("rows.jsonl", data), purpose="fine-tune")
         job = client.fine_tuning.jobs.create(
-            model=BASE, training_file=file.id, seed=5, extra_body={"x_lorikeet": {**SETTINGS, **more}}
+            model=model,
+            training_file=file.id,
+            seed=5,
+            method={"type": kind},
+            extra_body={"x_lorikeet": {**SETTINGS, **more}},
         )
         return job.id
+
+    def chat(self, model: str | None) -> str:
+        assert model is not None
+        said = self.client.chat.completions.create(
+            model=model, messages=[{"role": "user", "content": "where is my order?"}], max_tokens=8, seed=1
+        )
+        assert said.choices[0].message.content is not None
+        return said.choices[0].message.content
 
     def follow(self, job: str) -> Iterator[dict[str, Any]]:
         """Events as the stream tells them, for as long as the server lives."""
@@ -112,13 +139,12 @@ def trainer(world: World, tmp_path: Path) -> Iterator[Trainer]:
     made.process.close()
 
 
-def disturbed(trainer: Trainer, kills: int, seed: int) -> Any:
+def disturbed(trainer: Trainer, kills: int, seed: int, **more: Any) -> Any:
     """A job during which the worker or the server is killed at random moments, in turn."""
     chance = random.Random(seed)
-    job = trainer.order()
+    job = trainer.order(**more)
     for number in range(kills):
-        if not trainer.some_way(job, trainer.told(job) + chance.randrange(1, 8)):
-            break
+        assert trainer.some_way(job, trainer.told(job) + chance.randrange(1, 8)), "over before the last kill"
         until = time.monotonic() + chance.uniform(0, 0.3)
         while time.monotonic() < until:
             pass
@@ -129,9 +155,9 @@ def disturbed(trainer: Trainer, kills: int, seed: int) -> Any:
     return trainer.finish(job)
 
 
-def compare(trainer: Trainer, kills: int) -> None:
-    whole = trainer.finish(trainer.order())
-    broken = disturbed(trainer, kills, seed=kills)
+def compare(trainer: Trainer, kills: int, **more: Any) -> None:
+    whole = trainer.finish(trainer.order(**more))
+    broken = disturbed(trainer, kills, seed=kills, **more)
     first, second = (trainer.tensors(each.x_lorikeet["generation"]) for each in (whole, broken))
     assert first == second
     answers = [
@@ -142,7 +168,7 @@ def compare(trainer: Trainer, kills: int) -> None:
     ]
     assert answers[0].choices[0].text == answers[1].choices[0].text
     last = trainer.client.fine_tuning.jobs.checkpoints.list(broken.id).data[0]
-    assert last.step_number == STEPS
+    assert last.step_number == more.get("max_steps", STEPS)
     trainer.client.completions.create(model=last.fine_tuned_model_checkpoint, prompt="where", max_tokens=1)
 
 
@@ -154,13 +180,29 @@ def test_kills_of_worker_and_server_leave_no_trace(trainer: Trainer) -> None:
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 def test_ten_kills_leave_no_trace(trainer: Trainer) -> None:
-    compare(trainer, kills=10)
+    compare(trainer, kills=10, max_steps=60, checkpoint_steps=1)
+
+
+@pytest.mark.timeout(600)
+def test_the_official_client_chats_with_what_it_trained_and_trains_that_further(trainer: Trainer) -> None:
+    supervised = trainer.finish(trainer.order(TURNS))
+    assert trainer.chat(supervised.fine_tuned_model)
+    preferring = trainer.finish(
+        trainer.order(CHOICES, model=supervised.fine_tuned_model, kind="dpo", learning_rate=1e-4)
+    )
+    assert preferring.fine_tuned_model != supervised.fine_tuned_model
+    assert trainer.chat(preferring.fine_tuned_model)
+    record = httpx.get(f"{trainer.process.url}/v1/adapters/{preferring.fine_tuned_model}").json()
+    assert record["provenance"]["parent"] is not None
 
 
 @pytest.mark.timeout(600)
 def test_a_server_that_is_told_to_stop_keeps_the_step_it_was_at(trainer: Trainer) -> None:
-    job = trainer.order(max_steps=400)
-    assert next(each for each in trainer.follow(job) if each["type"] == "metrics")
+    job = trainer.order(TURNS, max_steps=2000)
+    assert next(each for each in trainer.follow(job) if "Checkpoint created" in each["message"])
+    newest = trainer.client.fine_tuning.jobs.checkpoints.list(job).data[0]
+    assert trainer.chat(newest.fine_tuned_model_checkpoint)
+    assert trainer.client.fine_tuning.jobs.retrieve(job).status == "running"  # it was served meanwhile
     assert trainer.process.end(signal.SIGTERM) == 0
     found = trainer.client.fine_tuning.jobs.retrieve(job)
     assert found.model_extra is not None

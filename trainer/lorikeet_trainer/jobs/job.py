@@ -13,7 +13,7 @@ from lorikeet_trainer.jobs.lifecycle import OVER, JobState
 
 ALPHABET = string.ascii_letters + string.digits
 AUTO: Final = "auto"
-MAX_ATTEMPTS = 3  # workers lost in a row without a new checkpoint
+MAX_ATTEMPTS = 5  # workers lost in a row without a new checkpoint
 BASE_SHOWN, TENANT_SHOWN, MAX_SUFFIX = (
     16,
     16,
