@@ -41,8 +41,9 @@ bench: .venv/.dev
 	$(BIN)/lorikeet bench latency --model results/qwen2.5-0.5b --quantization bf16 --batch 1,8 --adapters 1,8 --tokens 16 --out results/latency-0.5b.json
 	$(BIN)/lorikeet bench report results/*.json --out results/report
 
+# Not lorikeet-data: registered adapters are there.
 clean:
-	rm -rf .venv build dist lorikeet-data
+	rm -rf .venv build dist
 
 .venv/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

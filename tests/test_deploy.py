@@ -16,6 +16,7 @@ from lorikeet_server.api.app import ROUTES
 from lorikeet_server.bridge import STOP_TIMEOUT_S
 from lorikeet_server.config import HttpConfig, ServerConfig
 from lorikeet_server.engine.stats import EngineStats
+from lorikeet_server.keyring import Scope, add_key, read_keys
 from lorikeet_server.metrics import Metrics
 from lorikeet_server.options import options_of
 
@@ -117,8 +118,9 @@ def test_grafana_is_given_what_its_dashboard_names() -> None:
 def drain(words: list[str]) -> int:
     flags = {"--" + name.replace("_", "-") for name, _, _ in options_of(ServerConfig)}
     assert {word for word in words if word.startswith("--")} <= flags
-    given = dict(zip(words[::2], words[1::2], strict=True))
-    return int(given.get("--drain-seconds", HttpConfig().drain_seconds))
+    if "--drain-seconds" not in words:
+        return HttpConfig().drain_seconds
+    return int(words[words.index("--drain-seconds") + 1])
 
 
 def test_whoever_stops_the_server_waits_for_its_drain_and_its_last_step() -> None:
@@ -126,6 +128,31 @@ def test_whoever_stops_the_server_waits_for_its_drain_and_its_last_step() -> Non
     assert int(service["stop_grace_period"].removesuffix("s")) > drain(service["command"]) + STOP_TIMEOUT_S
     pod = manifests()["Deployment"]["spec"]["template"]["spec"]
     assert pod["terminationGracePeriodSeconds"] > drain(pod["containers"][0]["args"]) + STOP_TIMEOUT_S
+
+
+def test_what_scrapes_without_a_key_is_let_in() -> None:
+    """The image has keys, Prometheus has none."""
+    (scrape,) = read("prometheus.yml")["scrape_configs"]
+    assert "authorization" not in scrape
+    pod = manifests()["Deployment"]["spec"]["template"]["spec"]
+    for words in (
+        read("docker-compose.yml")["services"]["lorikeet"]["command"],
+        pod["containers"][0]["args"],
+    ):
+        assert "--open-metrics" in words
+
+
+def test_the_pods_keys_are_on_no_volume_that_its_group_can_write(tmp_path: Path) -> None:
+    """`fsGroup` lets the group write to a volume's files; a secret is mounted for reading."""
+    pod = manifests()["Deployment"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    path = {each["name"]: each["value"] for each in container["env"]}["LORIKEET_API_KEYS"]
+    (mount,) = (each for each in container["volumeMounts"] if path.startswith(each["mountPath"] + "/"))
+    (volume,) = (each for each in pod["volumes"] if each["name"] == mount["name"])
+    keys = tmp_path / Path(path).name
+    add_key(keys, "first", list(Scope), None)
+    keys.chmod(volume["secret"]["defaultMode"])
+    assert [key.name for key in read_keys(keys)] == ["first"]
 
 
 def test_the_pod_is_probed_where_the_server_answers_and_has_no_rights_it_does_not_need() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-import psutil
 import torch
 from transformers.cache_utils import DynamicCache
 
@@ -13,6 +12,7 @@ from lorikeet_adapters.base_model import BaseModel
 from lorikeet_adapters.errors import BaseModelRefused
 from lorikeet_server.engine.config import EngineConfig
 from lorikeet_server.engine.geometry import FIRST_COLUMNS, SLACK, Geometry, columns_for
+from lorikeet_server.engine.memory import free_memory
 from lorikeet_server.engine.prefix_index import BLOCK
 
 log = logging.getLogger(__name__)
@@ -100,4 +100,4 @@ def _longest(cells: int) -> int:
 def _free_share(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0] * CUDA_SHARE)
-    return int(psutil.virtual_memory().available * CPU_SHARE)
+    return int(free_memory() * CPU_SHARE)
