@@ -13,7 +13,7 @@ import sys
 import time
 from urllib.parse import urlsplit
 
-PAUSE_S = 0.02
+PAUSE_S = 0.1
 GIVEN_UP_S = 30.0
 
 

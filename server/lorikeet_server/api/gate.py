@@ -13,6 +13,7 @@ from lorikeet_server.errors import InvalidKey, ScopeMissing
 from lorikeet_server.keyring import Keyring, Scope
 
 UNMATCHED = "other"
+FOUND = "lorikeet.routes"  # of a connection, where its routes are kept once they are found
 METRICS = "/metrics"
 VLLM_METRICS = "/metrics/vllm"
 OPEN = frozenset({"/health", "/health/live", "/health/ready", "/startup", "/ping", "/openapi.json"})
@@ -104,10 +105,13 @@ def methods_of(connection: Connection) -> frozenset[str]:
 
 
 def _answering(connection: Connection) -> list[BaseRoute]:
-    """The route that answers; where it is the method alone that is wrong, every route of the path."""
-    found = [(each.matches(connection)[0], each) for each in connection["app"].routes]
-    full = [route for match, route in found if match is Match.FULL]
-    return full[:1] or [route for match, route in found if match is Match.PARTIAL]
+    """The route that answers; where it is the method alone that is wrong, every route of the path. Found once."""
+    if FOUND not in connection:
+        found = [(each.matches(connection)[0], each) for each in connection["app"].routes]
+        full = [route for match, route in found if match is Match.FULL]
+        connection[FOUND] = full[:1] or [route for match, route in found if match is Match.PARTIAL]
+    answering: list[BaseRoute] = connection[FOUND]
+    return answering
 
 
 def _authenticated(keys: Keyring, headers: Headers) -> Caller:

@@ -14,11 +14,14 @@ from lorikeet_server.errors import GenerationFailed
 
 log = logging.getLogger(__name__)
 DONE = "data: [DONE]\n\n"
+ENCODER = json.JSONEncoder(
+    ensure_ascii=False, separators=(",", ":")
+)  # made once: there is an event for each token
 HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 
 def data(payload: Mapping[str, Any]) -> str:
-    return f"data: {json.dumps(payload, ensure_ascii=False, separators=(',', ':'))}\n\n"
+    return f"data: {ENCODER.encode(payload)}\n\n"
 
 
 def stream(
