@@ -137,6 +137,8 @@ class Crowd:
                     wire.close()
                     wire = None
             except (OSError, EOFError, ValueError) as error:
+                if wire is not None:
+                    wire.close()
                 if not (self._stopped.is_set() and isinstance(error, ConnectionRefusedError)):
                     self.tally.faults.append(f"client {number}: {error!r}")
                 wire = None
@@ -159,6 +161,8 @@ class Crowd:
         said = await self._read(wire, head, self._plan.temperament(number))
         if said is not None:
             self._judge(number, head, said, streams)
+        if self._plan.temperament(number) is Temperament.SLOW:
+            return False  # to the server its connection has been idle since the last byte was sent
         return said is not None and head.fields.get("connection") != "close"
 
     async def _turned_away(self, wire: Wire, head: Head) -> bool:
