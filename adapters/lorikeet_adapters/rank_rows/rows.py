@@ -148,3 +148,10 @@ class RankRows:
         self, target: Target, module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor
     ) -> torch.Tensor:
         return target.add(self._kernel, inputs[0], output)
+
+
+def full_bytes(base: BaseModel, limit: int) -> int:
+    """What the rows of LoRA take in all modules when all `limit` of them are in use."""
+    shapes = (*base.outline.linears.values(), *base.outline.embeddings.values())
+    widths = sum(shape.in_features + shape.out_features for shape in shapes)
+    return limit * widths * base.compute_dtype.itemsize

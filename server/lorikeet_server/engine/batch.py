@@ -102,9 +102,11 @@ class StepOutput:
     """`sampled` by request id, for every decode row and every last prefill chunk.
 
     `prefilled` are the chunks that were computed: all of them, unless memory ran out on the way, which
-    `out_of_memory` says. Then a decode step may be missing, too, and the cache is empty.
+    `out_of_memory` says. Then a decode step may be missing, too, and the cache is empty. `not_inserted`
+    are adapters of the batch that are still on the host, the one that found no memory first.
     """
 
     sampled: Mapping[str, Sampled]
     prefilled: tuple[PrefillChunk, ...] = ()
     out_of_memory: bool = False
+    not_inserted: tuple[str, ...] = ()

@@ -10,13 +10,14 @@ from transformers.cache_utils import DynamicCache
 
 from lorikeet_adapters.base_model import BaseModel
 from lorikeet_adapters.errors import BaseModelRefused
+from lorikeet_adapters.rank_rows.rows import full_bytes
 from lorikeet_server.engine.config import EngineConfig
 from lorikeet_server.engine.geometry import FIRST_COLUMNS, SLACK, Geometry, columns_for
 from lorikeet_server.engine.memory import free_memory
 from lorikeet_server.engine.prefix_index import BLOCK
 
 log = logging.getLogger(__name__)
-# Shares of the memory that is free at start. On a CPU the rest of the machine needs some too.
+# Shares of the memory that is free at start beside the rank rows. On a CPU the rest of the machine needs some too.
 CPU_SHARE = 0.25
 CUDA_SHARE = 0.8
 # Shares of the budget for what is not a slot.
@@ -49,7 +50,7 @@ def plan_capacity(base: BaseModel, config: EngineConfig) -> Capacity:
     the newest gives way.
     """
     column = column_bytes(base)
-    budget = config.cache_bytes or _free_share(base.device)
+    budget = config.cache_bytes or _free_share(base.device, reserved=full_bytes(base, config.rank_rows))
     prefix = budget // PREFIX_SHARE if config.prefix_cache_bytes < 0 else config.prefix_cache_bytes
     cells = (budget - prefix) // column
     fitting = _longest(cells)
@@ -58,6 +59,7 @@ def plan_capacity(base: BaseModel, config: EngineConfig) -> Capacity:
         raise BaseModelRefused(
             f"a sequence of {wanted} tokens needs {_cells_for(wanted) * column:,} bytes of keys and values, there "
             f"are {max(budget - prefix, 0):,}: lower --max-model-len or --prefix-cache-bytes, or raise --cache-bytes"
+            + ("" if config.cache_bytes else "; lower --rank-rows, whose memory is kept free for them")
         )
     length = min(wanted, fitting)
     if length < wanted:
@@ -97,7 +99,8 @@ def _longest(cells: int) -> int:
     return length if length <= FIRST_COLUMNS * SLACK else cells * SLACK // (2 * SLACK + 1)
 
 
-def _free_share(device: torch.device) -> int:
+def _free_share(device: torch.device, reserved: int) -> int:
+    """Of what will be free once the rank rows are full. What is left is for the rows' copies and for computing."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0] * CUDA_SHARE)
-    return int(free_memory() * CPU_SHARE)
+        return int(max(torch.cuda.mem_get_info(device)[0] - reserved, 0) * CUDA_SHARE)
+    return int(max(free_memory() - reserved, 0) * CPU_SHARE)

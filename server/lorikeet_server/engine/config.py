@@ -14,7 +14,9 @@ class EngineConfig:
     max_slots: int = option(16, "Requests decoded at once.", least=1, most=1024)
     max_model_len: int = option(0, "Longest sequence in tokens; 0: what the base was made for.", least=0)
     cache_bytes: int = option(
-        0, "Most bytes of keys and values; 0: a quarter of the free memory, on a GPU four fifths.", least=0
+        0,
+        "Most bytes of keys and values; 0: a quarter of the memory free beside --rank-rows, on a GPU four fifths.",
+        least=0,
     )
     prefix_cache_bytes: int = option(
         -1, "Part of --cache-bytes that keeps prompts for reuse; 0: none, -1: a quarter.", least=-1

@@ -246,7 +246,7 @@ class Engine:
         for request_id, sampled in output.sampled.items():
             events.extend(self._advance(request_id, sampled))
         if output.out_of_memory:
-            events.extend(self._shed())
+            events.extend(self._shed(output.not_inserted))
         return events
 
     def _advance(self, request_id: str, sampled: Sampled) -> list[Event]:
@@ -257,12 +257,10 @@ class Engine:
         events, ending = self._roster.push(request_id, sampled)
         return [*events] if ending is None else [*events, self._end(request_id, ending)]
 
-    def _shed(self) -> list[Event]:
+    def _shed(self, not_inserted: tuple[str, ...]) -> list[Event]:
         """Memory ran out: the newest request fails, and the others compute again what they lost."""
-        newest = self._scheduler.newest_holder()
-        ended = [self._end(newest, Ending(RequestEvent.FAIL), OUT_OF_MEMORY)] if newest else []
-        self._scheduler.preempt_all()
-        return ended
+        newest = self._scheduler.out_of_memory(not_inserted)
+        return [self._end(newest, Ending(RequestEvent.FAIL), OUT_OF_MEMORY)] if newest else []
 
     def _finish(self, request_id: str, ending: Ending, failure: Failure | None = None) -> None:
         self._pending.append(self._end(request_id, ending, failure))

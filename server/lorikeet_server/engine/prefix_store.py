@@ -10,14 +10,14 @@ from transformers.cache_utils import DynamicCache
 from lorikeet_server.engine.prefix_index import BLOCK
 
 # Keys and values [1, kv_heads, BLOCK, head_dim] of each layer.
-_Block = list[tuple[torch.Tensor, torch.Tensor]]
+Block = list[tuple[torch.Tensor, torch.Tensor]]
 
 
 class PrefixStore:
     """Copies in and copies out, so a kept block shares memory with no request."""
 
     def __init__(self) -> None:
-        self._blocks: dict[bytes, _Block] = {}
+        self._blocks: dict[bytes, Block] = {}
 
     def __len__(self) -> int:
         return len(self._blocks)
@@ -27,10 +27,14 @@ class PrefixStore:
         kept = {key: _cut(cache, slice(start, start + BLOCK)) for key, start in blocks}
         self._blocks |= kept
 
-    def begin(self, keys: Sequence[bytes]) -> DynamicCache:
+    def find(self, keys: Sequence[bytes]) -> list[Block]:
+        """The blocks themselves, not copied; they outlast `forget`."""
+        return [self._blocks[key] for key in keys]
+
+    def begin(self, blocks: Sequence[Block]) -> DynamicCache:
         """A cache that starts with these blocks."""
         cache = DynamicCache()
-        for number, pairs in enumerate(zip(*(self._blocks[key] for key in keys), strict=True)):
+        for number, pairs in enumerate(zip(*blocks, strict=True)):
             cache.update(torch.cat([k for k, _ in pairs], 2), torch.cat([v for _, v in pairs], 2), number)
         return cache
 
@@ -39,5 +43,5 @@ class PrefixStore:
             del self._blocks[key]
 
 
-def _cut(cache: DynamicCache, own: slice) -> _Block:
+def _cut(cache: DynamicCache, own: slice) -> Block:
     return [(layer.keys[:, :, own].clone(), layer.values[:, :, own].clone()) for layer in cache.layers]

@@ -36,7 +36,7 @@ class Residency:
         self._adapters: dict[str, _Resident] = {}
         self._users: Counter[str] = Counter()
         self.pinned: set[str] = set()  # on the device or wanted there, and never evicted
-        self.given_up: set[str] = set()  # pinned, but the last load failed
+        self.given_up: set[str] = set()  # pinned, but the last load failed or found no memory
         self._clock = 0
         self._tickets = 0
 
@@ -98,7 +98,8 @@ class Residency:
         """Bring pinned adapters from the host to the device where rows are free or can be: (evict, insert)."""
         evict: list[str] = []
         insert: list[str] = []
-        for generation in sorted(each for each in self.pinned if self.state(each) is AdapterState.HOST):
+        ready = (each for each in self.pinned - self.given_up if self.state(each) is AdapterState.HOST)
+        for generation in sorted(ready):
             moves = self.admit((generation,))
             if moves is not None:
                 self.release((generation,))
@@ -150,6 +151,17 @@ class Residency:
     def release(self, generations: Iterable[str]) -> None:
         """The counterpart of `admit`, once per admitted request."""
         self._users.subtract(generations)
+
+    def put_back(self, generations: Iterable[str]) -> None:
+        """There was no memory for their rows: they are on the host as before, and nobody runs with them.
+
+        A pin among them is given up, so that it does not take memory from requests again and again.
+        """
+        for generation in generations:
+            assert not self._users[generation], generation
+            self._move(generation, AdapterEvent.EVICT)
+            if generation in self.pinned:
+                self.given_up.add(generation)
 
     def retire(self, generation: str) -> bool:
         """Forget an adapter nobody uses; True when it held rows or tensors that must be given back."""

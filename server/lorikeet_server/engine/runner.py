@@ -84,8 +84,8 @@ class Runner:
         """Carry out one step, or as much of it as there is memory for."""
         sampled: dict[str, Sampled] = {}
         prefilled: list[PrefillChunk] = []
-        self.move(batch)
         try:
+            self.move(batch)
             if batch.decode:
                 draws = [self._draw(row.request, row.index + 1, row.generated) for row in batch.decode]
                 sampled |= self._sample(self.decode(batch.decode), draws)
@@ -98,22 +98,31 @@ class Runner:
             if not is_out_of_memory(error):
                 raise
             log.error("out of memory, giving back keys and values: %s", str(error).splitlines()[0])
-            self._clear()
-            return StepOutput(sampled, tuple(prefilled), out_of_memory=True)
-        return StepOutput(sampled, tuple(prefilled))
+        else:
+            return StepOutput(sampled, tuple(prefilled))
+        # Not in the handler: while it runs, the traceback holds what the step had made until it failed.
+        self._clear()
+        not_inserted = tuple(each for each in batch.insert if each in self._host)
+        return StepOutput(sampled, tuple(prefilled), out_of_memory=True, not_inserted=not_inserted)
 
     def move(self, batch: Batch) -> None:
-        """Give back and insert what the batch says, before anything is computed."""
+        """Give back and insert what the batch says, before anything is computed.
+
+        All is given back before anything is allocated: when memory runs out on the way, adapters not yet
+        inserted are still held on the host, and what was given back is accounted for.
+        """
         for request_id in batch.leave:
             self._leave(request_id)
-        for each in batch.reuse:
-            self._prefilling[each.request.id] = self._prefixes.begin(each.keys)
+        reused = [(each.request.id, self._prefixes.find(each.keys)) for each in batch.reuse]
         self._prefixes.forget(batch.forget)
         for generation in batch.evict:
             if self._host.pop(generation, None) is None:
                 self.rank_rows.evict(generation)
         for generation in batch.insert:
-            self.rank_rows.insert(generation, self._host.pop(generation))
+            self.rank_rows.insert(generation, self._host[generation])
+            del self._host[generation]
+        for request_id, blocks in reused:
+            self._prefilling[request_id] = self._prefixes.begin(blocks)
 
     @torch.no_grad()
     def decode(self, rows: Sequence[DecodeRow]) -> torch.Tensor:

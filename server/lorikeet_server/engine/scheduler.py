@@ -179,15 +179,19 @@ class Scheduler:
         self._leaving.append(request_id)
         self._residency.release(entry.adapters)
 
-    def preempt_all(self) -> None:
-        """Every slot is lost."""
-        for entry in self._holders():
-            self.preempt(entry.request.id)
+    def out_of_memory(self, not_inserted: tuple[str, ...]) -> str | None:
+        """Every slot is lost and `not_inserted` are still on the host; returns the request that is to end for it.
 
-    def newest_holder(self) -> str | None:
-        """Of the requests that hold a slot, the one that came last."""
+        That is the newest of those that need the adapter there was no memory for; nobody, when only a
+        pin asked for it; and the newest of all, when no adapter was at fault.
+        """
         holders = sorted(self._holders(), key=lambda each: each.order)
-        return holders[-1].request.id if holders else None
+        for entry in holders:
+            self.preempt(entry.request.id)
+        self._residency.put_back(not_inserted)
+        self._evict.extend(self._supply.drop_unwanted(not_inserted))
+        ending = [each for each in holders if set(not_inserted[:1]) <= set(each.adapters)]
+        return ending[-1].request.id if ending else None
 
     def finish(self, request_id: str, event: RequestEvent) -> RequestState:
         """End a request with a terminal event; its slot is given back in the next step."""

@@ -61,7 +61,7 @@ class Supply:
         dropped = []
         for generation in generations:
             on_host = self._residency.state(generation) is AdapterState.HOST
-            pinned = generation in self._residency.pinned
+            pinned = generation in self._residency.pinned - self._residency.given_up
             if on_host and not pinned and not self.waiting_for(generation):
                 self._residency.drop(generation)
                 dropped.append(generation)

@@ -49,7 +49,7 @@ class Simulation:
     tokens: dict[str, list[int]] = field(default_factory=dict)
     endings: dict[str, list[RequestEvent]] = field(default_factory=dict)
     pins: set[str] = field(default_factory=set)
-    given_up: set[str] = field(default_factory=set)  # their last load failed
+    given_up: set[str] = field(default_factory=set)  # their last load failed or found no memory
     computed: int = 0  # prompt tokens
     on_token: Callable[[str], None] = lambda request_id: None
 
@@ -97,7 +97,13 @@ class Simulation:
 
     def step(self, out_of_memory: bool = False) -> Batch:
         batch = self.scheduler.schedule()
-        self.move(batch)
+        fits = len(batch.insert)
+        if out_of_memory and fits and self.chance.random() < 0.5:
+            fits = self.chance.randrange(fits)
+        self.move(batch, fits)
+        if fits < len(batch.insert):
+            self.lose_everything(batch.insert[fits:])
+            return batch
         for row in batch.decode:
             own = self.tokens[row.request.id]
             assert (row.token, row.index) == (own[-1], len(own) - 1)
@@ -135,15 +141,16 @@ class Simulation:
             self.prompts.remove(request.id)
             self.advance(request)
 
-    def lose_everything(self) -> None:
+    def lose_everything(self, not_inserted: tuple[str, ...] = ()) -> None:
+        self.given_up |= self.pins & set(not_inserted)
         self.slots.clear()
         self.prompts.clear()
-        newest = self.scheduler.newest_holder()
+        newest = self.scheduler.out_of_memory(not_inserted)
         if newest is not None:
             self.finish(newest, RequestEvent.FAIL)
-        self.scheduler.preempt_all()
 
-    def move(self, batch: Batch) -> None:
+    def move(self, batch: Batch, fits: int) -> None:
+        """Only the first `fits` of the adapters to insert find memory."""
         for request_id in batch.leave:
             self.slots.pop(request_id, None)
             self.prompts.discard(request_id)
@@ -156,10 +163,10 @@ class Simulation:
         self.blocks -= set(batch.forget)
         self.loading.extend(batch.load)
         again = {order.generation for order in batch.load}  # dropped, then pinned before the step
-        assert self.pins & set(batch.evict) <= again, "a pinned adapter was evicted"
+        assert (self.pins - self.given_up) & set(batch.evict) <= again, "a pinned adapter was evicted"
         for generation in batch.evict:
             (self.host if generation in self.host else self.resident).remove(generation)
-        for generation in batch.insert:
+        for generation in batch.insert[:fits]:
             self.host.remove(generation)
             self.resident.add(generation)
         assert sum(map(rank, self.resident)) <= 16

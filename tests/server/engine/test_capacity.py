@@ -5,13 +5,17 @@ from __future__ import annotations
 import logging
 
 import pytest
+import torch
 
 from lorikeet_adapters.base_model import BaseModel, load_base
 from lorikeet_adapters.errors import BaseModelRefused
-from lorikeet_server.engine.capacity import column_bytes, plan_capacity
+from lorikeet_adapters.rank_rows.rows import RankRows
+from lorikeet_adapters.weights import AdapterWeights, ModuleRows
+from lorikeet_server.engine.capacity import CPU_SHARE, column_bytes, plan_capacity
 from lorikeet_server.engine.config import EngineConfig
 from lorikeet_server.engine.engine import Engine
 from lorikeet_server.engine.geometry import columns_for
+from lorikeet_server.engine.prefix_index import BLOCK
 from lorikeet_server.engine.request import Finished, Request, Sampling
 from lorikeet_server.engine.roster import Vocabulary
 from tests.tiny import save_model
@@ -57,6 +61,26 @@ def test_the_longest_sequences_fit_in_what_was_planned(base: BaseModel) -> None:
         assert engine.runner.cache_bytes <= config.cache_bytes
     assert lengths == {"2": 198, "150": 50, "199": 1}
     engine.close()
+
+
+def test_memory_for_the_rank_rows_is_left_to_them(base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = RankRows(base, 64)
+    shapes = {**base.outline.linears, **base.outline.embeddings}
+    full = {
+        name: ModuleRows(torch.zeros(64, each.in_features), torch.zeros(64, each.out_features))
+        for name, each in shapes.items()
+    }
+    rows.insert("full", AdapterWeights(full))
+    free = 3 * rows.bytes
+    monkeypatch.setattr("lorikeet_server.engine.capacity.free_memory", lambda: free)
+    capacity = plan_capacity(base, EngineConfig(max_slots=3, rank_rows=64))
+    geometry = capacity.geometry
+    cells = geometry.cells + geometry.prompt_cells + capacity.prefix_blocks * BLOCK
+    most = (free - rows.bytes) * CPU_SHARE
+    assert most * 0.95 < cells * capacity.column_bytes <= most
+    with pytest.raises(BaseModelRefused, match=r"there are 0: .* lower --rank-rows"):
+        plan_capacity(base, EngineConfig(max_slots=3, rank_rows=3 * 64))
+    rows.detach()
 
 
 def test_a_context_that_is_cut_is_said(base: BaseModel, caplog: pytest.LogCaptureFixture) -> None:

@@ -15,8 +15,10 @@ import pytest
 import torch
 
 from lorikeet_adapters.base_model import BaseModel, load_base
+from lorikeet_adapters.rank_rows.arena import Arena
 from lorikeet_adapters.weights import AdapterWeights
 from lorikeet_server.engine.failures import OUT_OF_MEMORY, QUEUED_TOO_LONG, TOOK_TOO_LONG
+from lorikeet_server.engine.prefix_store import PrefixStore
 from lorikeet_server.engine.request import FinishReason
 from lorikeet_server.engine.watchdog import Pulse, Watchdog
 from tests.server.engine.test_engine import World, request, rows_for
@@ -78,23 +80,26 @@ def test_a_deadline_wakes_an_engine_that_waits_for_an_adapter(base: BaseModel, f
 # Memory.
 
 
+NO_MEMORY = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
 @contextmanager
-def failing(model: Any, calls: set[int], error: Exception) -> Iterator[None]:
-    """The model's forward raises in these of its calls, as an allocation inside it would."""
-    forward, count = model.forward, 0
+def failing(owner: Any, calls: set[int], error: Exception, name: str = "forward") -> Iterator[None]:
+    """The owner's method raises in these of its calls, as an allocation inside it would."""
+    works, count = getattr(owner, name), 0
 
     def fail(*args: Any, **kwargs: Any) -> Any:
         nonlocal count
         count += 1
         if count in calls:
             raise error
-        return forward(*args, **kwargs)
+        return works(*args, **kwargs)
 
-    model.forward = fail
+    setattr(owner, name, fail)
     try:
         yield
     finally:
-        model.forward = forward
+        setattr(owner, name, works)
 
 
 @pytest.mark.safety("reliability 8")
@@ -132,6 +137,82 @@ def test_when_memory_runs_out_the_newest_fails_and_the_rest_say_what_they_would_
             assert world.tokens(name) == tokens
     world.engine.close()
     alone.engine.close()
+
+
+@pytest.mark.safety("reliability 8")
+@pytest.mark.parametrize("module", [1, 2, 14])
+def test_rows_that_find_no_memory_fail_the_newest_that_needs_them_and_come_whole_the_next_time(
+    base: BaseModel, folder: Path, module: int
+) -> None:
+    adapters = {"x": rows_for(base), "y": rows_for(base, fill=0.05)}
+    alone = World(base, folder, adapters)
+    alone.run(*(request(f"{name} alone", name, tokens=12) for name in adapters))
+    world = World(base, folder, adapters, max_slots=5)
+    for each in (request("waits", "x", tokens=12), request("base", tokens=12), request("y", "y", tokens=12)):
+        world.engine.submit(each)
+    world.events += world.engine.step()
+    newest = request("newest", "x", tokens=12)
+    world.engine.submit(newest)
+    world.engine.submit(request("later", tokens=12))
+    with failing(Arena, {module}, NO_MEMORY, "insert"):
+        while OUT_OF_MEMORY not in [ended.failure for ended in world.endings().values()]:
+            world.events += world.engine.step()
+    rank_rows = world.engine.runner.rank_rows
+    assert len(rank_rows.resident) < 2, "one of the two is not there,"
+    assert all(name in rank_rows.resident or not rank_rows.bytes_of(name) for name in adapters), "not in part"
+    endings = world.run(request("next", "x", tokens=12))
+    while len(endings) < 6:
+        world.events += world.engine.step()
+        endings = world.endings()
+    (failed,) = [name for name, ended in endings.items() if ended.failure == OUT_OF_MEMORY]
+    assert failed in ("newest", "y"), "whoever needed what did not fit, not who came last"
+    plain = greedy(make_model("llama"), [1, 2, 3, 4, 5], 12)
+    expected = {name: alone.tokens("x alone") for name in ("waits", "newest", "next")}
+    expected |= {"base": plain, "later": plain, "y": alone.tokens("y alone")}
+    assert {n: world.tokens(n) for n in expected if n != failed} == {
+        name: tokens for name, tokens in expected.items() if name != failed
+    }
+    for each in (world, alone):
+        each.engine.close()
+
+
+@pytest.mark.safety("reliability 8")
+def test_a_kept_prompt_that_finds_no_memory_fails_the_newest_alone(base: BaseModel, folder: Path) -> None:
+    world = World(base, folder, {})
+    world.run(request("keeps", prompt=40, tokens=2))
+    world.engine.submit(request("runs", prompt=5, tokens=30))
+    for _ in range(3):
+        world.events += world.engine.step()
+    world.engine.submit(request("newest", prompt=40, tokens=4))
+    with failing(PrefixStore, {1}, NO_MEMORY, "begin"):
+        endings = world.run()
+        while "runs" not in endings:
+            world.events += world.engine.step()
+            endings = world.endings()
+    assert (endings["newest"].failure, endings["runs"].failure) == (OUT_OF_MEMORY, None)
+    assert world.tokens("runs") == greedy(make_model("llama"), [1, 2, 3, 4, 5], 30)
+    world.run(request("next", prompt=40, tokens=4))
+    assert world.tokens("next") == greedy(make_model("llama"), list(range(1, 41)), 4)
+    assert world.engine.stats.prefix_hit_tokens >= 2 * 32, "the kept blocks outlast it"
+    world.engine.close()
+
+
+def test_a_pin_that_finds_no_memory_costs_no_request_and_waits_for_one(base: BaseModel, folder: Path) -> None:
+    world = World(base, folder, {"x": rows_for(base)})
+    world.engine.submit(request("runs", tokens=30))
+    world.engine.pin("x", True)
+    with failing(Arena, {1, 2}, NO_MEMORY, "insert"):
+        while "runs" not in world.endings():
+            world.events += world.engine.step()
+    assert world.endings()["runs"].failure is None
+    assert world.tokens("runs") == greedy(make_model("llama"), [1, 2, 3, 4, 5], 30)
+    while not world.engine.idle:
+        world.events += world.engine.step()
+    assert not world.engine.runner.rank_rows.resident, "it is not tried again and again"
+    assert not world.engine.runner.held("x").host
+    assert world.run(request("asks", "x"))["asks"].failure is None
+    assert world.engine.runner.rank_rows.resident == {"x": 2}
+    world.engine.close()
 
 
 def test_another_error_than_memory_is_not_taken_for_it(base: BaseModel, folder: Path) -> None:
