@@ -59,7 +59,7 @@ class DecodeRow:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """An order to the loader. `ticket` tells its outcome from that of an earlier order, retired since."""
+    """An order to the loader. `ticket` tells its outcome from that of an earlier order, retired since; it counts up."""
 
     generation: str
     ticket: int
@@ -72,7 +72,7 @@ class Batch:
     leave: tuple[str, ...] = ()  # requests whose slot or half-made prefill is given back
     reuse: tuple[Reuse, ...] = ()
     forget: tuple[bytes, ...] = ()  # kept blocks that are given up
-    load: tuple[Load, ...] = ()
+    load: tuple[Load, ...] = ()  # all that has not come, in the order in which it is to be read
     evict: tuple[str, ...] = ()  # generations whose rank rows or host tensors are given back
     insert: tuple[str, ...] = ()  # generations whose host tensors become rank rows
     decode: tuple[DecodeRow, ...] = ()  # every running request

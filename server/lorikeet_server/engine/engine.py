@@ -233,8 +233,7 @@ class Engine:
             self._finish(request_id, Ending(RequestEvent.FAIL), failure)
 
     def _begin(self, batch: Batch) -> None:
-        for order in batch.load:
-            self._loader.load(order)
+        self._loader.load(batch.load)
         for chunk in batch.prefill:
             self._roster.began(chunk.request.id)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from lorikeet_adapters.errors import ComposeRefused, LorikeetError
@@ -16,19 +16,54 @@ log = logging.getLogger(__name__)
 Fetch = Callable[[str], AdapterWeights]  # generation -> tensors; raises LorikeetError
 
 
+class Lane:
+    """A thread that reads what stands in a line. The line can be changed until its turn has come.
+
+    No locks: the engine's thread replaces the line and never changes one, and only the lane's own
+    thread knows what it has begun.
+    """
+
+    def __init__(self, read: Callable[[Load], None], name: str) -> None:
+        self._read = read
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+        self._line: tuple[Load, ...] = ()
+        self._latest = 0  # ticket
+        self._begun: set[int] = set()
+
+    def load(self, line: Sequence[Load]) -> None:
+        """Read these, in this order, as far as they are not begun; what stood in the line before is forgotten."""
+        self._line = tuple(line)
+        fresh = [order.ticket for order in line if order.ticket > self._latest]
+        self._latest = max(fresh, default=self._latest)
+        for _ in fresh:  # a turn for each; what was taken out of the line leaves its turn empty
+            self._pool.submit(self._take_turn)
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _take_turn(self) -> None:
+        line = self._line
+        self._begun.intersection_update(order.ticket for order in line)
+        order = next((each for each in line if each.ticket not in self._begun), None)
+        if order is not None:
+            self._begun.add(order.ticket)
+            self._read(order)
+
+
 class Loader:
     """`deliver` is called on the loader's thread with the one outcome of each load."""
 
     def __init__(self, fetch: Fetch, deliver: Callable[[Command], None]) -> None:
         self._fetch = fetch
         self._deliver = deliver
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="adapter-loader")
+        self._lane = Lane(self._load, "adapter-loader")
 
-    def load(self, order: Load) -> None:
-        self._pool.submit(self._load, order)
+    def load(self, line: Sequence[Load]) -> None:
+        """All that is to be read, the next first. It replaces the line given before, but for what has begun."""
+        self._lane.load(line)
 
     def close(self) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._lane.close()
 
     def _load(self, order: Load) -> None:
         outcome: Command

@@ -68,13 +68,22 @@ class Residency:
         """Pinned ones to be read without a request; one that failed waits for a request, or to be pinned again."""
         return self.absent(sorted(self.pinned - self.given_up))
 
+    def is_loading(self, generation: str) -> bool:
+        return self.state(generation) is AdapterState.LOADING
+
+    @property
+    def loading(self) -> tuple[str, ...]:
+        """Those whose loads are under way."""
+        return tuple(each for each in self._adapters if self.is_loading(each))
+
     def load(self, generation: str) -> int:
-        """Its files are being read from now on; returns the ticket that the outcome will carry."""
-        self._adapters.setdefault(generation, _Resident())
-        self._move(generation, AdapterEvent.LOAD)
-        self._tickets += 1
-        self._adapters[generation].ticket = self._tickets
-        return self._tickets
+        """Its files are to be read, if they are not already; returns the ticket that the outcome will carry."""
+        known = self._adapters.setdefault(generation, _Resident())
+        if known.state is not AdapterState.LOADING:
+            self._move(generation, AdapterEvent.LOAD)
+            self._tickets += 1
+            known.ticket = self._tickets
+        return known.ticket
 
     def expects(self, generation: str, ticket: int) -> bool:
         """False for the outcome of a load that was retired while its files were read."""

@@ -41,7 +41,7 @@ class Scheduler:
         self._prefixes = prefixes
         self._fairness = Fairness()
         self._entries: dict[str, Entry] = {}  # in order of arrival
-        self._supply = Supply(self._entries, residency)
+        self._supply = Supply(self._entries, self._fairness, residency)
         self._arrivals = 0
         self._leaving: list[str] = []
         self._evict: list[str] = []
@@ -54,7 +54,7 @@ class Scheduler:
     def idle(self) -> bool:
         """Nothing to compute and nothing to give back: the engine may sleep until a command or a deadline comes."""
         moving = any(entry.state is not RequestState.WAITING_ADAPTER for entry in self._entries.values())
-        return not (moving or self._leaving or self._evict or self._forget or self._supply.wanted())
+        return not (moving or self._leaving or self._evict or self._forget or self._supply.lacks)
 
     @property
     def request_ids(self) -> tuple[str, ...]:
@@ -136,7 +136,7 @@ class Scheduler:
             for entry in self._entries.values()
             if entry.state is RequestState.DECODE
         )
-        load = tuple(Load(each, self._residency.load(each)) for each in self._supply.wanted())
+        load = tuple(Load(each, self._residency.load(each)) for each in self._supply.line())
         pinned = self._settle_pinned()
         insert, reuse, prefill = self._fill(
             self._admission(promised), max(self._config.prefill_tokens - len(decode), 1)

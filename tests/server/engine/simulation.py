@@ -39,6 +39,7 @@ class Simulation:
     chance: random.Random
     geometry: Geometry
     block_budget: int
+    rows: int = 16
     resident: set[str] = field(default_factory=set)
     host: set[str] = field(default_factory=set)
     loading: list[Load] = field(default_factory=list)
@@ -71,7 +72,7 @@ class Simulation:
     def pin(self, adapter: str, pinned: bool) -> None:
         """As far as the registry allows: the pinned fit the rows together."""
         after = self.pins | {adapter} if pinned else self.pins - {adapter}
-        if sum(map(rank, after)) <= 16:
+        if sum(map(rank, after)) <= self.rows:
             self.pins = after
             self.given_up.discard(adapter)
             self.scheduler.pin(adapter, pinned)
@@ -161,7 +162,7 @@ class Simulation:
             self.prompts.add(each.request.id)
         assert set(batch.forget) <= self.blocks
         self.blocks -= set(batch.forget)
-        self.loading.extend(batch.load)
+        self.loading = list(batch.load)
         again = {order.generation for order in batch.load}  # dropped, then pinned before the step
         assert (self.pins - self.given_up) & set(batch.evict) <= again, "a pinned adapter was evicted"
         for generation in batch.evict:
@@ -169,7 +170,7 @@ class Simulation:
         for generation in batch.insert[:fits]:
             self.host.remove(generation)
             self.resident.add(generation)
-        assert sum(map(rank, self.resident)) <= 16
+        assert sum(map(rank, self.resident)) <= self.rows
         assert {row.request.id for row in batch.decode} == self.slots.keys() - self.prompts
 
     def check_cells(self) -> None:
@@ -193,4 +194,4 @@ def make_world(seed: int = 0, geometry: Geometry = WIDE, blocks: int = 0, **over
     config = EngineConfig(**{"max_slots": geometry.slots, "rank_rows": 16, "prefill_tokens": 8, **overrides})
     geometry = replace(geometry, slots=config.max_slots)
     scheduler = Scheduler(config, Residency(config.rank_rows), geometry, PrefixIndex(blocks))
-    return Simulation(scheduler, random.Random(seed), geometry, blocks)
+    return Simulation(scheduler, random.Random(seed), geometry, blocks, config.rank_rows)

@@ -5,6 +5,7 @@ The clock is simulated: a step takes one unit and one more for every 64 tokens.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lorikeet_server.engine.batch import Load
 from lorikeet_server.engine.fairness import Fairness
 from lorikeet_server.engine.geometry import Geometry
 from tests.server.engine.simulation import Simulation, make_world, request
@@ -35,9 +37,29 @@ class Waits:
         return self.units[int(0.95 * len(self.units))]
 
 
-def play(seed: int, every: float, factor: float, units: float = 2000) -> Waits:
-    """Tenant `light` asks once in `every` units on average, `other` `factor` times as often."""
-    world, chance = make_world(seed, SLOTS, prefill_tokens=BUDGET), random.Random(seed)
+@dataclass
+class Disk:
+    """Reads one adapter after another, the first in line next; each takes so many units."""
+
+    units: float
+    order: Load | None = None
+    done: float = math.inf
+
+    def read(self, world: Simulation, clock: float) -> None:
+        if self.order is not None and self.done <= clock:
+            world.load_one(fails=False, which=world.loading.index(self.order))
+            self.order, self.done = None, math.inf
+        if self.order is None and world.loading:
+            self.order, self.done = world.loading[0], clock + self.units
+
+
+def play(seed: int, every: float, factor: float, units: float = 2000, cold: float = 0.0) -> Waits:
+    """Tenant `light` asks once in `every` units on average, `other` `factor` times as often.
+
+    With `cold`, each request names an adapter of its own, which takes so many units to read.
+    """
+    world, chance = make_world(seed, SLOTS, prefill_tokens=BUDGET, rank_rows=64), random.Random(seed)
+    disk = Disk(cold)
     arrivals = sorted(
         (at, tenant)
         for tenant, gap in (("light", every), ("other", every / factor))
@@ -46,14 +68,16 @@ def play(seed: int, every: float, factor: float, units: float = 2000) -> Waits:
     clock, asked, waited = 0.0, dict[str, float](), dict[str, float]()
     spoke: list[str] = []
     world.on_token = spoke.append
-    while arrivals or not world.scheduler.idle:
+    while arrivals or world.loading or not world.scheduler.idle:
         if world.scheduler.idle:
-            clock = max(clock, arrivals[0][0])
+            clock = max(clock, min(disk.done, arrivals[0][0] if arrivals else math.inf))
+        disk.read(world, clock)
         while arrivals and arrivals[0][0] <= clock:
             at, tenant = arrivals.pop(0)
             if tenant == "light" or len(world.scheduler.request_ids) < OPEN_MOST:
-                asked[ask(world, tenant, len(asked))] = at
+                asked[ask(world, tenant, len(asked), *(["x"] if cold else []))] = at
         clock += 1 + world.step().tokens / TOKENS_A_UNIT
+        disk.read(world, clock)
         for name in spoke:
             waited.setdefault(name, clock - asked[name])
         spoke.clear()
@@ -68,10 +92,11 @@ def moments(chance: random.Random, gap: float, units: float) -> list[float]:
     return found
 
 
-def ask(world: Simulation, tenant: str, number: int) -> str:
+def ask(world: Simulation, tenant: str, number: int, *prefix: str) -> str:
     name = f"{tenant}{number}"
     size = (64, 32) if tenant == "light" else (128, 64)
-    world.add(request(name, prompt=size[0], tokens=size[1], tenant=tenant))
+    adapters = (f"{each}{number}" for each in prefix)
+    world.add(request(name, *adapters, prompt=size[0], tokens=size[1], tenant=tenant))
     return name
 
 
@@ -81,6 +106,29 @@ def test_a_flood_at_most_doubles_another_tenants_time_to_the_first_token(every: 
     equal, flood = (pooled(play(seed, every, factor) for seed in range(3)) for factor in (1.0, 100.0))
     assert flood.p95 <= 2 * equal.p95
     assert flood.units[-1] <= equal.units[-1] + SLOT_S
+
+
+@pytest.mark.safety("reliability 9")
+@pytest.mark.parametrize("cold", [2.0, 6.0])
+def test_a_flood_of_cold_adapters_at_most_doubles_the_wait_for_another_tenants_cold_adapter(
+    cold: float,
+) -> None:
+    equal, flood = (pooled(play(seed, 40.0, each, 600, cold) for seed in range(2)) for each in (1.0, 100.0))
+    assert flood.p95 <= 2 * equal.p95
+    assert flood.units[-1] <= equal.units[-1] + SLOT_S + cold
+
+
+def test_an_adapter_far_back_in_one_tenants_line_is_next_when_another_tenant_asks_for_it() -> None:
+    world = make_world(rank_rows=64)
+    for number in range(20):
+        world.add(request(f"many{number}", f"x{number}", tenant="many"))
+    assert [order.generation for order in world.step().load] == [f"x{number}" for number in range(20)]
+    world.add(request("few", "x19", tenant="few"))
+    assert [order.generation for order in world.step().load[:3]] == ["x0", "x19", "x1"]
+    world.add(request("few too", "y", tenant="few"))
+    world.load_one(fails=False, which=1)
+    world.step()
+    assert [order.generation for order in world.loading[:4]] == ["x0", "x1", "y", "x2"]
 
 
 def pooled(runs: Iterable[Waits]) -> Waits:
