@@ -14,7 +14,7 @@ from lorikeet_adapters.mix import Mix
 from lorikeet_adapters.rank_rows.arena import Arena
 from lorikeet_adapters.rank_rows.gain import gain_of, squared_lengths
 from lorikeet_adapters.rank_rows.kernels import KERNELS, Kernel
-from lorikeet_adapters.rank_rows.target import Selection, Target
+from lorikeet_adapters.rank_rows.target import Held, Selection, Target
 from lorikeet_adapters.weights import AdapterWeights, ModuleRows
 
 
@@ -36,6 +36,8 @@ class RankRows:
         self._shapes = {**base.outline.linears, **base.outline.embeddings}
         self._targets: dict[str, Target] = {}
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
+        self._held = Held()
+        self._chosen = False  # a step's rows, in all targets or, after an error, in some
         self._resident: dict[str, int] = {}
         self._dora: set[str] = set()
         self._lengths: dict[str, torch.Tensor] = {}  # of each module's rows, once a DoRA adapter asked
@@ -47,7 +49,8 @@ class RankRows:
 
     @property
     def bytes(self) -> int:
-        return sum(part.bytes for target in self._targets.values() for part in target.parts)
+        """What the rows take, with the copies of those that lay apart; kept up, because every step reads it."""
+        return self._held.bytes
 
     def bytes_of(self, generation: str) -> int:
         """What this adapter's rows take in all modules; 0 unless it is resident."""
@@ -92,8 +95,8 @@ class RankRows:
         for mix in mixes:
             if not self._dora.isdisjoint(mix.adapters) and not mix.is_single:
                 raise ValueError(f"a DoRA adapter cannot be blended: {mix}")
-        self._choose(selection)
         try:
+            self._choose(selection)
             yield
         finally:
             self._choose(None)
@@ -103,8 +106,15 @@ class RankRows:
             hook.remove()
 
     def _choose(self, selection: Selection | None) -> None:
+        """Steps that name no adapter must cost nothing, so they touch no target."""
+        if selection is not None and not selection.named:
+            selection = None
+        if selection is None and not self._chosen:
+            return
+        self._chosen = True
         for target in self._targets.values():
             target.choose(selection)
+        self._chosen = selection is not None
 
     def _target(self, name: str) -> Target:
         """Made when the first adapter that changes this module comes; until then it has not even a hook."""
@@ -112,7 +122,7 @@ class RankRows:
             module, shape = self._modules[name], self._shapes.get(name)
             width = shape.out_features if shape else self._base.outline.biases[name]
             lora = self._arena(shape.in_features, width, dtype=self._base.compute_dtype) if shape else None
-            target = Target(module, lora, (self._arena(width), self._arena(width)))
+            target = Target(module, lora, (self._arena(width), self._arena(width)), self._held)
             self._targets[name] = target
             self._hooks.append(module.register_forward_hook(partial(self._add, target)))
         return self._targets[name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -28,33 +29,43 @@ class Selection:
     def rows_of(self, arena: Arena) -> ActiveRows | None:
         """None when no mix has rows in it, which then costs nothing."""
         extents = arena.extents
+        if not extents:
+            return None
         key = tuple((each, extents[each]) for each in self.named if each in extents)
         if key not in self._known:
             self._known[key] = active_rows(dict(key), self._mixes, self._device)
         return self._known[key]
 
 
+@dataclass(slots=True)
+class Held:
+    """Bytes that all parts of a base take together; each keeps its own share right."""
+
+    bytes: int = 0
+
+
 class Part:
     """One arena of a target and which of its rows the step uses."""
 
-    def __init__(self, arena: Arena) -> None:
+    def __init__(self, arena: Arena, held: Held) -> None:
         self.arena = arena
         self.active: ActiveRows | None = None
         self._gathered: tuple[tuple[Extent, ...], tuple[torch.Tensor, ...]] | None = None
-
-    @property
-    def bytes(self) -> int:
-        copies = self._gathered[1] if self._gathered else ()
-        return self.arena.bytes + sum(each.numel() * each.element_size() for each in copies)
+        self._held = held
+        self._bytes = 0  # its share
 
     def insert(self, owner: str, rows: Sequence[torch.Tensor]) -> None:
         self._gathered = None
-        self.arena.insert(owner, rows)
+        try:
+            self.arena.insert(owner, rows)
+        finally:  # it may have grown before it failed
+            self._count()
 
     def evict(self, owner: str) -> None:
         if owner in self.arena.extents:
             self._gathered = None
             self.arena.evict(owner)
+            self._count()
 
     def s(self, lead: torch.Size) -> torch.Tensor:
         """S[T, R] for T tokens laid out as `lead`.
@@ -77,7 +88,14 @@ class Part:
         if self._gathered is None or self._gathered[0] != extents:
             copies = tuple(torch.cat([block[each.start : each.stop] for each in extents]) for block in blocks)
             self._gathered = (extents, copies)
+            self._count()
         return self._gathered[1]
+
+    def _count(self) -> None:
+        copies = self._gathered[1] if self._gathered else ()
+        now = self.arena.bytes + sum(each.numel() * each.element_size() for each in copies)
+        self._held.bytes += now - self._bytes
+        self._bytes = now
 
 
 class Target:
@@ -87,10 +105,12 @@ class Target:
     adapter, which is alone and has weight 1,  bias + gain * (y - bias + rows) + shift.
     """
 
-    def __init__(self, module: nn.Module, lora: Arena | None, vectors: tuple[Arena, Arena]) -> None:
+    def __init__(
+        self, module: nn.Module, lora: Arena | None, vectors: tuple[Arena, Arena], held: Held
+    ) -> None:
         self.module = module
-        self.lora = Part(lora) if lora is not None else None
-        self.shift, self.gain = map(Part, vectors)
+        self.lora = Part(lora, held) if lora is not None else None
+        self.shift, self.gain = (Part(each, held) for each in vectors)
 
     @property
     def parts(self) -> tuple[Part, ...]:

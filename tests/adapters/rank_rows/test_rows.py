@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from torch import nn
 from lorikeet_adapters.base_model import BaseModel, load_base
 from lorikeet_adapters.mix import BASE_MIX, Mix, Term
 from lorikeet_adapters.rank_rows.rows import RankRows
+from lorikeet_adapters.rank_rows.target import Selection, Target
 from lorikeet_adapters.spec import parse_spec
 from lorikeet_adapters.weights import AdapterWeights, ModuleRows, load_weights
 from tests.tiny import peft_model, save_adapter, save_model
@@ -51,6 +53,13 @@ def read(folder: Path, base: BaseModel) -> AdapterWeights:
 
 def mix(**weights: float) -> Mix:
     return Mix.of(Term(name, weight) for name, weight in weights.items())
+
+
+def counted(rows: RankRows) -> int:
+    """Bytes of every tensor that the targets hold, walked through."""
+    parts = [part for target in rows._targets.values() for part in target.parts]
+    copies = [each for part in parts if part._gathered for each in part._gathered[1]]
+    return sum(each.nbytes for each in (*copies, *(block for part in parts for block in part.arena.blocks)))
 
 
 @torch.no_grad()
@@ -130,6 +139,25 @@ def test_a_step_that_fails_leaves_nothing_active(
     assert torch.equal(logits(base), plain)
 
 
+def test_a_step_that_cannot_begin_leaves_nothing_active(
+    rows: RankRows, base: BaseModel, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = logits(base)
+    rows.insert("a", read(folders["a"], base))
+    choose, calls = Target.choose, itertools.count()
+
+    def fails_once(target: Target, selection: Selection | None) -> None:
+        if next(calls) == 3:
+            raise MemoryError
+        choose(target, selection)
+
+    monkeypatch.setattr(Target, "choose", fails_once)
+    with pytest.raises(MemoryError), rows.step([mix(a=1)]):
+        pass
+    with rows.step([BASE_MIX]):
+        assert torch.equal(logits(base), plain)
+
+
 def test_no_active_rows_leave_the_output_object_alone(base: BaseModel, folders: dict[str, Path]) -> None:
     made: dict[nn.Module, torch.Tensor] = {}
 
@@ -165,11 +193,16 @@ def test_coming_and_going_changes_nobody_elses_rows(
         torch.testing.assert_close(logits(base), alone, rtol=1e-4, atol=1e-4)
     rows.evict("middle")
     assert rows.resident == {"a": 4, "again": 4}
+    whole = rows.bytes
+    with rows.step([mix(a=0.5, again=0.5)]):
+        logits(base)
+    assert rows.bytes == counted(rows) > whole, "with the copies of what lies apart"
     for number in range(6):  # past the first capacity: the arenas grow and the rows move
         rows.insert(f"b{number}", b)
     with rows.step([mix(a=0.25, again=0.75)]):
         torch.testing.assert_close(logits(base), alone, rtol=1e-4, atol=1e-4)
     rows.evict("a")
+    assert rows.bytes == counted(rows)
     with rows.step([mix(again=1)]):
         torch.testing.assert_close(logits(base), alone, rtol=1e-4, atol=1e-4)
 
@@ -202,7 +235,7 @@ def test_insert_into_all_modules_or_none(rows: RankRows, base: BaseModel, folder
         rows.insert("third", a)
         rows.evict("third")
     assert rows.resident == {"first": 4}
-    assert rows.bytes == before, "the rows of failed attempts were given back"
+    assert rows.bytes == before == counted(rows), "the rows of failed attempts were given back"
 
 
 def test_detached_rows_do_nothing(base: BaseModel, folders: dict[str, Path]) -> None:
