@@ -33,22 +33,28 @@ def gain_of(
 @torch.no_grad()
 def squared_lengths(module: nn.Module, in_features: int) -> torch.Tensor:
     """|w|^2 of every row w of W, [out] in fp32."""
-    return torch.stack([weight.square().sum(0) for _, weight in _columns(module, in_features)]).sum(0)
+    return torch.stack([weight.square().sum(0) for weight in _columns(module, in_features)]).sum(0)
 
 
 def _unrounded(module: nn.Module, a: torch.Tensor) -> torch.Tensor:
-    """a @ W.T. An int8 layer rounds what it is given, but not unit vectors, so it is asked for W itself."""
+    """a @ W.T. An int8 layer rounds what it is given, so its weight is read instead, which it does not pack."""
+    layer: Any = module
     if next(module.parameters()).dtype != torch.int8:
         return _applied(module, a)
-    return torch.stack([a[:, at] @ weight for at, weight in _columns(module, a.shape[1])]).sum(0)
+    # bitsandbytes keeps the scales of W's rows beside the weight until its first forward, then in the state.
+    scales = layer.weight.SCB if layer.state.SCB is None else layer.state.SCB
+    crossed = [a @ rows.T.float() for rows in layer.weight.data.split(CHUNK)]
+    return torch.cat(crossed, 1) * (scales.float() / 127)
 
 
-def _columns(module: nn.Module, in_features: int) -> Iterator[tuple[slice, torch.Tensor]]:
+def _columns(module: nn.Module, in_features: int) -> Iterator[torch.Tensor]:
     """W.T by chunks of its rows, [chunk, out] in fp32: what the layer makes of unit vectors."""
-    units = torch.eye(in_features, device=next(module.parameters()).device)
+    device = next(module.parameters()).device
     for start in range(0, in_features, CHUNK):
-        at = slice(start, start + CHUNK)
-        yield at, _applied(module, units[at])
+        count = min(CHUNK, in_features - start)
+        units = torch.zeros(count, in_features, device=device)
+        units[:, start : start + count].fill_diagonal_(1)
+        yield _applied(module, units)
 
 
 def _applied(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
