@@ -10,7 +10,7 @@ class AdapterState(StrEnum):
     LOADING = "loading"  # a loader thread reads it
     HOST = "host"  # tensors in memory
     DEVICE = "device"  # rows beside the base
-    FAILED = "failed"  # the last load failed; a later request tries again
+    FAILED = "failed"  # the last load failed; a request tries again after a while
     RETIRED = "retired"  # deleted or replaced; leases may still run
 
 

@@ -42,7 +42,7 @@ def _unrounded(module: nn.Module, a: torch.Tensor) -> torch.Tensor:
     if next(module.parameters()).dtype != torch.int8:
         return _applied(module, a)
     # bitsandbytes keeps the scales of W's rows beside the weight until its first forward, then in the state.
-    scales = layer.weight.SCB if layer.state.SCB is None else layer.state.SCB
+    scales: torch.Tensor = layer.weight.SCB if layer.state.SCB is None else layer.state.SCB
     crossed = [a @ rows.T.float() for rows in layer.weight.data.split(CHUNK)]
     return torch.cat(crossed, 1) * (scales.float() / 127)
 

@@ -65,6 +65,8 @@ class Engine:
         vocabulary: Vocabulary,
         fetch: Fetch,
         publish: Callable[[Sequence[Event]], None] = ignore_events,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.capacity = capacity = plan_capacity(base, config)
         self.max_model_len = capacity.max_model_len
@@ -73,6 +75,7 @@ class Engine:
         self.runner = Runner(base, capacity.geometry, config.rank_rows, config.kernel, vocabulary.eos)
         self.publish = publish
         self._config = config
+        self._clock = clock
         self._residency = Residency(config.rank_rows)
         self._prefixes = PrefixIndex(capacity.prefix_blocks)
         self._scheduler = Scheduler(config, self._residency, capacity.geometry, self._prefixes)
@@ -177,12 +180,12 @@ class Engine:
 
     def _sleep(self) -> None:
         """Until a command comes, or a request that waits for its adapter has waited too long."""
-        seconds = self._scheduler.next_deadline - time.monotonic()
+        seconds = self._scheduler.next_deadline - self._clock()
         with suppress(queue.Empty):
             self._obey(self._commands.get(timeout=None if seconds == math.inf else max(seconds, 0.0)))
 
     def _expire(self) -> None:
-        for request_id, failure in self._scheduler.expired(time.monotonic()):
+        for request_id, failure in self._scheduler.expired(self._clock()):
             self._finish(request_id, Ending(RequestEvent.FAIL), failure)
 
     def _obey(self, command: Command) -> None:
@@ -207,8 +210,8 @@ class Engine:
 
     def _accept(self, request: Request) -> None:
         objection = self._roster.enter(request)
-        if self.failure is not None or objection is not None:
-            failure = self.failure or objection
+        failure = self.failure or objection or self._residency.refusal(request.mix.adapters, self._clock())
+        if failure is not None:
             self._pending.append(self._roster.leave(request.id, FinishReason.FAILED, failure=failure))
             return
         self._scheduler.add(request)
@@ -225,7 +228,7 @@ class Engine:
     def _missing(self, load: Load, failure: Failure) -> None:
         if self._scheduler.expects(load):
             self._tally.failed_loads += 1
-            for request_id in self._scheduler.adapter_failed(load.generation):
+            for request_id in self._scheduler.adapter_failed(load.generation, failure, self._clock()):
                 self._finish(request_id, Ending(RequestEvent.FAIL), failure)
 
     def _fail_unservable(self) -> None:

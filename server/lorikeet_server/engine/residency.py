@@ -15,6 +15,8 @@ from lorikeet_server.engine.failures import NOT_BLENDABLE, too_many_rows
 from lorikeet_server.engine.request import Failure
 
 ON_HOST = (AdapterState.LOADING, AdapterState.HOST)
+# Seconds for which a failed load is answered without another one: the first time, and the most.
+RETRY_S, RETRY_MOST_S = 5.0, 60.0
 LOADABLE = (AdapterState.REGISTERED, AdapterState.FAILED)
 
 
@@ -25,6 +27,9 @@ class _Resident:
     blends: bool = True
     last_used: int = 0
     ticket: int = 0  # of the load under way
+    failure: Failure | None = None  # of the last load
+    retry_at: float = 0.0
+    retry_s: float = RETRY_S
 
 
 class Residency:
@@ -92,11 +97,26 @@ class Residency:
 
     def loaded(self, generation: str, rank: int, blends: bool = True) -> None:
         self._move(generation, AdapterEvent.LOADED)
-        self._adapters[generation].rank = rank
-        self._adapters[generation].blends = blends
+        known = self._adapters[generation]
+        known.rank, known.blends = rank, blends
+        known.failure, known.retry_s = None, RETRY_S
+        self.given_up.discard(generation)
 
-    def failed(self, generation: str) -> None:
+    def failed(self, generation: str, failure: Failure, now: float) -> None:
+        """The load came to nothing, for longer the more often it did so without a success between."""
         self._move(generation, AdapterEvent.LOAD_FAILED)
+        known = self._adapters[generation]
+        known.failure, known.retry_at = failure, now + known.retry_s
+        known.retry_s = min(2 * known.retry_s, RETRY_MOST_S)
+        self.given_up.add(generation)
+
+    def refusal(self, generations: Iterable[str], now: float) -> Failure | None:
+        """Why one of them failed to load, until it is time to try again."""
+        for generation in generations:
+            known = self._adapters.get(generation)
+            if known and known.state is AdapterState.FAILED and now < known.retry_at:
+                return known.failure
+        return None
 
     def pinned_rows(self, beside: Iterable[str]) -> int:
         """Rows that pinned adapters take from a request for those `beside` them."""

@@ -81,14 +81,12 @@ class Scheduler:
     def adapter_loaded(self, generation: str, rank: int, blends: bool = True) -> None:
         """Its tensors are on the host; wake those whose every adapter is near now."""
         self._residency.loaded(generation, rank, blends)
-        self._residency.given_up.discard(generation)
         self._supply.wake_all()
         self._evict.extend(self._supply.drop_unwanted((generation,)))
 
-    def adapter_failed(self, generation: str) -> tuple[str, ...]:
+    def adapter_failed(self, generation: str, failure: Failure, now: float) -> tuple[str, ...]:
         """The load failed; returns the requests that cannot go on because of it. A pin waits for the next one."""
-        self._residency.failed(generation)
-        self._residency.given_up.add(generation)
+        self._residency.failed(generation, failure, now)
         return self._supply.waiting_for(generation)
 
     def unservable(self) -> tuple[tuple[str, Failure], ...]:
@@ -160,7 +158,7 @@ class Scheduler:
         """The runner has computed this chunk."""
         entry = self._entries[chunk.request.id]
         entry.computed = chunk.stop
-        new = [key for key, _ in chunk.keep]
+        new = (key for key, _ in chunk.keep)
         self._prefixes.add(entry.prefix[: chunk.stop // BLOCK], new, entry.adapters)
 
     def append(self, request_id: str, token: int) -> None:
@@ -180,12 +178,8 @@ class Scheduler:
         self._residency.release(entry.adapters)
 
     def out_of_memory(self, not_inserted: tuple[str, ...]) -> str | None:
-        """Every slot is lost and `not_inserted` are still on the host; returns the request that is to end for it.
-
-        That is the newest of those that need the adapter there was no memory for; nobody, when only a
-        pin asked for it; and the newest of all, when no adapter was at fault.
-        """
-        holders = sorted(self._holders(), key=lambda each: each.order)
+        """Every slot is lost. Returns who ends for it: the newest, of those that need the first of `not_inserted`."""
+        holders = self._holders()
         for entry in holders:
             self.preempt(entry.request.id)
         self._residency.put_back(not_inserted)
@@ -209,7 +203,7 @@ class Scheduler:
 
     def _make_room(self) -> None:
         """The coming decode step adds a token to every row: preempt the newest until what remains fits."""
-        holders = sorted(self._holders(), key=lambda each: each.order)
+        holders = self._holders()
         while holders and not self._geometry.fits(len(holders), max(each.length for each in holders)):
             self.preempt(holders.pop().request.id)
 
@@ -302,4 +296,5 @@ class Scheduler:
         return tuple((key, new[key]) for key in kept)
 
     def _holders(self) -> list[Entry]:
+        """In order of arrival."""
         return [entry for entry in self._entries.values() if entry.holds_slot]

@@ -12,11 +12,12 @@ from lorikeet_server.engine.config import EngineConfig
 from lorikeet_server.engine.geometry import Geometry, columns_for
 from lorikeet_server.engine.lifecycle import RequestEvent
 from lorikeet_server.engine.prefix_index import BLOCK, PrefixIndex
-from lorikeet_server.engine.request import Request, Sampling
+from lorikeet_server.engine.request import Failure, Request, Sampling
 from lorikeet_server.engine.residency import Residency
 from lorikeet_server.engine.scheduler import Scheduler
 
 RANKS = {"a": 4, "b": 8, "c": 8, "d": 16}
+UNREADABLE = Failure("adapter_refused", "its files cannot be read")
 WIDE = Geometry(slots=2, longest=10_000, cells=10**9, prompt_cells=10**9)
 
 
@@ -84,7 +85,7 @@ class Simulation:
         assert self.scheduler.expects(order)
         if fails:
             self.given_up.add(generation)
-            for request_id in self.scheduler.adapter_failed(generation):
+            for request_id in self.scheduler.adapter_failed(generation, UNREADABLE, now=0.0):
                 self.finish(request_id, RequestEvent.FAIL)
             return
         self.given_up.discard(generation)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from lorikeet_server.engine.engine import Engine
 from lorikeet_server.engine.failures import DEAD, NON_FINITE, too_many_rows
 from lorikeet_server.engine.offline import complete
 from lorikeet_server.engine.request import Event, Failure, Finished, FinishReason, Request, Sampling, Token
+from lorikeet_server.engine.residency import RETRY_MOST_S, RETRY_S
 from lorikeet_server.engine.roster import Vocabulary
 from lorikeet_server.engine.tokenizer import load_tokenizer
 from tests.tiny import greedy, make_model, save_model
@@ -49,15 +52,23 @@ class World:
     """An engine driven step by step, with every event kept."""
 
     def __init__(
-        self, base: BaseModel, folder: Path, adapters: dict[str, AdapterWeights], **config: int
+        self,
+        base: BaseModel,
+        folder: Path,
+        adapters: dict[str, AdapterWeights],
+        clock: Callable[[], float] = time.monotonic,
+        **config: int,
     ) -> None:
         tokenizer = load_tokenizer(str(folder))
         self.adapters = adapters
         settings = EngineConfig(**{"max_slots": 3, "prefill_tokens": 16, "rank_rows": 8, **config})
-        self.engine = Engine(base, settings, Vocabulary(tokenizer.decode, tokenizer.eos), self.fetch)
+        vocabulary = Vocabulary(tokenizer.decode, tokenizer.eos)
+        self.engine = Engine(base, settings, vocabulary, self.fetch, clock=clock)
         self.events: list[Event] = []
+        self.fetched: list[str] = []
 
     def fetch(self, generation: str) -> AdapterWeights:
+        self.fetched.append(generation)
         if generation not in self.adapters:
             raise AdapterNotFound(generation)
         return self.adapters[generation]
@@ -156,6 +167,51 @@ def test_a_token_id_beyond_the_embeddings_fails_that_request_alone(base: BaseMod
         "unknown_token", f"the prompt has the token id {size}, the base's embeddings end at {size}"
     )
     assert endings["last"].reason is FinishReason.LENGTH
+    world.engine.close()
+
+
+def test_a_failed_load_is_answered_from_memory_for_a_while_that_doubles(
+    base: BaseModel, folder: Path
+) -> None:
+    now = [100.0]
+    world = World(base, folder, {}, clock=lambda: now[0])
+
+    def reads(name: str) -> int:
+        before, request_id = len(world.fetched), f"after {len(world.events)} events"
+        failure = world.run(request(request_id, name))[request_id].failure
+        assert (failure is None) is (name in world.adapters and len(world.fetched) > before)
+        assert failure is None or failure.code == "adapter_refused"
+        return len(world.fetched) - before
+
+    assert reads("x") == 1
+    now[0] += RETRY_S - 0.1
+    assert reads("x") == 0
+    assert reads("y") == 1, "another one's load is its own"
+    now[0] += 0.2
+    assert (reads("x"), reads("x")) == (1, 0)
+    now[0] += RETRY_S + 0.2
+    assert reads("x") == 0, "twice as long"
+    for _ in range(10):
+        now[0] += RETRY_MOST_S + 0.1
+        assert reads("x") == 1, "but never longer than the bound"
+    world.adapters["x"] = rows_for(base)
+    assert reads("x") == 0
+    world.engine.retire("x")
+    assert reads("x") == 1, "a retired one is forgotten"
+    world.engine.close()
+
+
+def test_a_pin_asks_again_for_what_failed_and_its_success_ends_the_refusals(
+    base: BaseModel, folder: Path
+) -> None:
+    world = World(base, folder, {}, clock=lambda: 100.0)
+    assert world.run(request("early", "x"))["early"].failure
+    world.adapters["x"] = rows_for(base)
+    world.engine.pin("x", True)
+    assert world.run(request("late", "x"))["late"].failure
+    while not world.engine.runner.rank_rows.resident:
+        world.engine.step()
+    assert world.run(request("last", "x"))["last"].failure is None
     world.engine.close()
 
 
