@@ -1,4 +1,4 @@
-"""Reads adapters beside running traffic: files to checked host tensors on a thread of its own."""
+"""Reads adapters beside running traffic: files to checked host tensors, off the engine's thread."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from lorikeet_adapters.errors import ComposeRefused, LorikeetError
+from lorikeet_adapters.merges import is_merge
 from lorikeet_adapters.weights import AdapterWeights
 from lorikeet_server.engine.batch import Load
 from lorikeet_server.engine.command import AdapterArrived, AdapterMissing, Command
@@ -51,19 +52,25 @@ class Lane:
 
 
 class Loader:
-    """`deliver` is called on the loader's thread with the one outcome of each load."""
+    """`deliver` is called on a loader's thread with the one outcome of each load.
+
+    Merges have a lane of their own: making one computes, and nobody's files wait for that.
+    """
 
     def __init__(self, fetch: Fetch, deliver: Callable[[Command], None]) -> None:
         self._fetch = fetch
         self._deliver = deliver
-        self._lane = Lane(self._load, "adapter-loader")
+        self._files = Lane(self._load, "adapter-loader")
+        self._merges = Lane(self._load, "adapter-merger")
 
     def load(self, line: Sequence[Load]) -> None:
         """All that is to be read, the next first. It replaces the line given before, but for what has begun."""
-        self._lane.load(line)
+        self._files.load([order for order in line if not is_merge(order.generation)])
+        self._merges.load([order for order in line if is_merge(order.generation)])
 
     def close(self) -> None:
-        self._lane.close()
+        self._files.close()
+        self._merges.close()
 
     def _load(self, order: Load) -> None:
         outcome: Command

@@ -7,6 +7,7 @@ import threading
 
 import torch
 
+from lorikeet_adapters.merges import PREFIX
 from lorikeet_adapters.weights import AdapterWeights, ModuleRows
 from lorikeet_server.engine.batch import Load
 from lorikeet_server.engine.command import AdapterArrived, Command
@@ -59,3 +60,25 @@ def test_what_moves_to_the_front_of_the_line_is_read_next_and_what_left_it_is_no
     desk.loader.close()
     assert desk.begun.empty()
     assert desk.outcomes.empty()
+
+
+def test_merges_do_not_hold_up_files() -> None:
+    gate = threading.Event()
+    outcomes: queue.SimpleQueue[Command] = queue.SimpleQueue()
+
+    def fetch(generation: str) -> AdapterWeights:
+        assert not generation.startswith(PREFIX) or gate.wait(30)
+        return ROWS
+
+    loader = Loader(fetch, outcomes.put)
+    names = [f"{PREFIX}1", f"{PREFIX}2", "x", "y"]
+    loader.load([Load(name, ticket) for ticket, name in enumerate(names, 1)])
+    came = []
+    for _ in names:
+        outcome = outcomes.get(timeout=10)
+        assert isinstance(outcome, AdapterArrived)
+        came.append(outcome.load.generation)
+        if came == ["x", "y"]:
+            gate.set()
+    assert came == ["x", "y", *names[:2]]
+    loader.close()
