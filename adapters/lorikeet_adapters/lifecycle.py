@@ -27,7 +27,12 @@ class AdapterEvent(StrEnum):
 S, E = AdapterState, AdapterEvent
 TRANSITIONS: dict[AdapterState, dict[AdapterEvent, AdapterState]] = {
     S.REGISTERED: {E.LOAD: S.LOADING, E.RETIRE: S.RETIRED},
-    S.LOADING: {E.LOADED: S.HOST, E.LOAD_FAILED: S.FAILED, E.RETIRE: S.RETIRED},
+    S.LOADING: {
+        E.LOADED: S.HOST,
+        E.LOAD_FAILED: S.FAILED,
+        E.DROP: S.REGISTERED,  # whoever waited for it has gone
+        E.RETIRE: S.RETIRED,
+    },
     S.HOST: {E.INSERT: S.DEVICE, E.DROP: S.REGISTERED, E.RETIRE: S.RETIRED},
     S.DEVICE: {E.EVICT: S.HOST, E.RETIRE: S.RETIRED},
     S.FAILED: {E.LOAD: S.LOADING, E.RETIRE: S.RETIRED},

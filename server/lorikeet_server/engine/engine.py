@@ -219,7 +219,7 @@ class Engine:
 
     def _arrived(self, load: Load, weights: AdapterWeights) -> None:
         if not self._scheduler.expects(load):
-            return  # retired while it was read
+            return  # retired or dropped while it was read
         self._tally.loads += 1
         self.runner.hold(load.generation, weights)
         self._scheduler.adapter_loaded(load.generation, weights.rank, blends=not weights.is_dora)

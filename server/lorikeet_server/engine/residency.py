@@ -76,10 +76,13 @@ class Residency:
     def is_loading(self, generation: str) -> bool:
         return self.state(generation) is AdapterState.LOADING
 
-    @property
-    def loading(self) -> tuple[str, ...]:
-        """Those whose loads are under way."""
-        return tuple(each for each in self._adapters if self.is_loading(each))
+    def is_kept(self, generation: str) -> bool:
+        """Whether it is pinned, and was not given up."""
+        return generation in self.pinned and generation not in self.given_up
+
+    def loading_pins(self) -> tuple[str, ...]:
+        """Pinned ones that are being read, whether or not a request waits for them."""
+        return tuple(each for each in sorted(self.pinned) if self.is_loading(each))
 
     def load(self, generation: str) -> int:
         """Its files are to be read, if they are not already; returns the ticket that the outcome will carry."""
@@ -91,7 +94,7 @@ class Residency:
         return known.ticket
 
     def expects(self, generation: str, ticket: int) -> bool:
-        """False for the outcome of a load that was retired while its files were read."""
+        """False for the outcome of a load that was retired or dropped while its files were read."""
         known = self._adapters.get(generation)
         return known is not None and known.state is AdapterState.LOADING and known.ticket == ticket
 
@@ -127,7 +130,7 @@ class Residency:
         """Bring pinned adapters from the host to the device where rows are free or can be: (evict, insert)."""
         evict: list[str] = []
         insert: list[str] = []
-        ready = (each for each in self.pinned - self.given_up if self.state(each) is AdapterState.HOST)
+        ready = (each for each in self.pinned if self.is_kept(each) and self.state(each) is AdapterState.HOST)
         for generation in sorted(ready):
             moves = self.admit((generation,))
             if moves is not None:
@@ -203,7 +206,7 @@ class Residency:
         return held
 
     def drop(self, generation: str) -> None:
-        """Give up host tensors that no request waits for any more."""
+        """Give up host tensors, or the load of them, that no request waits for any more."""
         self._move(generation, AdapterEvent.DROP)
 
     def check(self) -> None:

@@ -75,7 +75,7 @@ class Scheduler:
         self._supply.wake(entry)
 
     def expects(self, load: Load) -> bool:
-        """False when the adapter was retired while its files were read."""
+        """False when the adapter was retired, or its last request went, while its files were read."""
         return self._residency.expects(load.generation, load.ticket)
 
     def adapter_loaded(self, generation: str, rank: int, blends: bool = True) -> None:

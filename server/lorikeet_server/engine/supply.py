@@ -9,7 +9,7 @@ from lorikeet_adapters.lifecycle import AdapterState
 from lorikeet_server.engine.entry import WAITING, Entry
 from lorikeet_server.engine.fairness import Fairness
 from lorikeet_server.engine.lifecycle import RequestEvent, RequestState, advance
-from lorikeet_server.engine.residency import Residency
+from lorikeet_server.engine.residency import ON_HOST, Residency
 
 # Adapters read ahead of their requests' turn. The first in each tenant's line may always load, so the
 # most is this many and one mix more for each tenant that waits.
@@ -30,14 +30,15 @@ class Supply:
         return bool(self._residency.absent(self.line()))
 
     def line(self) -> tuple[str, ...]:
-        """Adapters to be read now, in this order: those whose load is under way, and those that may begin.
+        """Adapters to be read now, in this order: every one whose load is under way, and those that may begin.
 
         Pinned ones come first, then whole mixes: the first of each tenant's, then the second of each, as
         many as may lie ready. So a tenant waits for one load of each other tenant before its own next
         one, however many adapters those name.
         """
-        line = dict.fromkeys(self._residency.absent_pins())
-        ready = self._residency.on_host + len(line)
+        pins = self._residency.absent_pins()
+        line = dict.fromkeys((*self._residency.loading_pins(), *pins))
+        ready = self._residency.on_host + len(pins)
         full: set[str] = set()  # tenants for whom no more may lie ready
         for place, entry in self._turns():
             coming = [each for each in entry.adapters if each not in line]
@@ -48,7 +49,7 @@ class Supply:
                 ready += len(absent)
                 line |= dict.fromkeys(absent)
             line |= dict.fromkeys(each for each in coming if self._residency.is_loading(each))
-        return tuple(line | dict.fromkeys(self._residency.loading))
+        return tuple(line)
 
     def _turns(self) -> Iterator[tuple[int, Entry]]:
         """Who waits, and the place in the tenant's own line; of equal places the tenant served least comes first."""
@@ -89,12 +90,15 @@ class Supply:
         )
 
     def drop_unwanted(self, generations: Iterable[str]) -> tuple[str, ...]:
-        """Give up host tensors that nobody waits for; returns which."""
+        """Give up host tensors, and loads under way, that nobody waits for; returns whose tensors."""
         dropped = []
         for generation in generations:
-            on_host = self._residency.state(generation) is AdapterState.HOST
-            pinned = generation in self._residency.pinned - self._residency.given_up
-            if on_host and not pinned and not self.waiting_for(generation):
+            state = self._residency.state(generation)
+            if (
+                state in ON_HOST
+                and not self._residency.is_kept(generation)
+                and not self.waiting_for(generation)
+            ):
                 self._residency.drop(generation)
-                dropped.append(generation)
+                dropped += [generation] if state is AdapterState.HOST else []
         return tuple(dropped)

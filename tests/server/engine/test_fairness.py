@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from lorikeet_server.engine.batch import Load
 from lorikeet_server.engine.fairness import Fairness
 from lorikeet_server.engine.geometry import Geometry
+from lorikeet_server.engine.lifecycle import RequestEvent
 from tests.server.engine.simulation import Simulation, make_world, request
 
 BUDGET = 128
@@ -129,6 +130,18 @@ def test_an_adapter_far_back_in_one_tenants_line_is_next_when_another_tenant_ask
     world.load_one(fails=False, which=1)
     world.step()
     assert [order.generation for order in world.loading[:4]] == ["x0", "x1", "y", "x2"]
+
+
+def test_loads_of_requests_that_went_leave_the_line_and_pins_stand_before_all() -> None:
+    world = make_world(rank_rows=64)
+    world.pin("pinned", True)
+    for number in range(3):
+        world.add(request(f"r{number}", f"x{number}"))
+    for _ in range(2):
+        assert [order.generation for order in world.step().load] == ["pinned", "x0", "x1", "x2"]
+    world.finish("r0", RequestEvent.ABORT)
+    world.finish("r2", RequestEvent.ABORT)
+    assert [order.generation for order in world.step().load] == ["pinned", "x1"]
 
 
 def pooled(runs: Iterable[Waits]) -> Waits:
