@@ -55,9 +55,10 @@ class Directory:
 
     @cached_property
     def reachable(self) -> frozenset[str]:
-        """Generations that a new request can mean."""
+        """Generations that a new request can mean. What is damaged is refused, so that what was loaded of it goes."""
         current = {stored.generation for name, stored in self.names.items() if name not in self.leaving}
-        return frozenset(current | {each.generation for each in self._targets if each.generation})
+        meant = current | {each.generation for each in self._targets if each.generation}
+        return frozenset(each for each in meant if not self.generations[each].is_damaged)
 
     @cached_property
     def holders(self) -> Mapping[str, str]:
@@ -153,10 +154,10 @@ class Directory:
         if meant in self.leaving:
             raise AdapterNotFound(name)
         generation = wanted or self.named(meant).generation
-        if findings := self.generations[generation].findings:
+        if findings := (stored := self.generations[generation]).findings:
+            verdict = "is not served" if stored.is_damaged else f"does not fit the base `{self.base_name}`"
             raise AdapterIncompatible(
-                f"`{name}` does not fit the base `{self.base_name}`: {findings[0]['message']}; "
-                f"the record of `{meant}` has every reason"
+                f"`{name}` {verdict}: {findings[0]['message']}; the record of `{meant}` has every reason"
             )
         if chat and (why := self.generations[generation].facts.get("chat")):
             raise ChatRefused(
@@ -286,6 +287,9 @@ class Directory:
 
     def stay(self, name: str) -> Directory:
         return replace(self, leaving=self.leaving - {name})
+
+    def judging(self, stored: StoredGeneration) -> Directory:
+        return replace(self, generations={**self.generations, stored.generation: stored})
 
     def without(self, generations: frozenset[str]) -> Directory:
         left = {key: each for key, each in self.generations.items() if key not in generations}

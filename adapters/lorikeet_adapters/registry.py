@@ -38,7 +38,8 @@ from lorikeet_adapters.stored import (
     Target,
     told,
 )
-from lorikeet_adapters.usage import Settled, Usage
+from lorikeet_adapters.usage import Usage
+from lorikeet_adapters.verifier import Verifier
 
 log = logging.getLogger("lorikeet")
 
@@ -68,6 +69,7 @@ class Registry:
         self._admitting = threading.Lock()  # one adapter is copied in and checked at a time
         self._writing = threading.Lock()  # one change of the directory at a time
         self._usage = Usage(store, self._admission.read(base_name), self._writing)
+        self.verifier = Verifier(self._usage, self._admission, store.blobs, self._admitting)
 
     def attach(
         self, on_retired: Callable[[str], Future[Memory]], on_pinned: Callable[[str, bool], None], rows: int
@@ -186,7 +188,7 @@ class Registry:
             found = self._usage.directory.generations[generation]
             if found.findings:
                 raise AdapterIncompatible(
-                    f"generation {generation[:12]} of `{name}` does not fit the base: {found.findings[0]['message']}"
+                    f"generation {generation[:12]} of `{name}` cannot be served: {found.findings[0]['message']}"
                 )
             since = self.store.catalogue.registered_at
             older = since(name, generation) < since(name, known.generation)
@@ -231,7 +233,7 @@ class Registry:
                         f"{running} requests still use `{name}` after {timeout:g} s; "
                         "nothing was deleted, try again later"
                     )
-                settled = self._apply(Change(HistoryEvent.DELETED, remove=stored))
+                settled = self._usage.apply(Change(HistoryEvent.DELETED, remove=stored))
             except BaseException:
                 self._usage.become(self._usage.directory.stay(name))
                 self._usage.settle()  # a pin that was given up meanwhile counts again
@@ -256,7 +258,7 @@ class Registry:
             if known is not None and known.targets == checked:
                 return known, False
             made = StoredAlias(name, checked, known.created if known else now, now)
-            self._apply(Change(HistoryEvent.ALIAS_SET, put=made))
+            self._usage.apply(Change(HistoryEvent.ALIAS_SET, put=made))
         return made, known is None
 
     def delete_alias(self, name: str, by: str | None = None) -> None:
@@ -264,10 +266,11 @@ class Registry:
         with self._writing:
             alias = self.alias(name)
             self._usage.directory.check_own(name, by)
-            self._apply(Change(HistoryEvent.ALIAS_DELETED, remove=alias))
+            self._usage.apply(Change(HistoryEvent.ALIAS_DELETED, remove=alias))
 
     def close(self) -> None:
         """Finish what the last requests have left to do."""
+        self.verifier.close()
         self._usage.close()
 
     def _point(
@@ -286,14 +289,7 @@ class Registry:
             return False
         kept = directory.keeping(name, generation.generation, self._keep)
         stored = StoredName(name, kept, details, known.created if known else time.time())
-        self._apply(Change(event or HistoryEvent.UPDATED, stored, None, {generation.generation: generation}))
+        self._usage.apply(
+            Change(event or HistoryEvent.UPDATED, stored, None, {generation.generation: generation})
+        )
         return True
-
-    def _apply(self, change: Change) -> Settled:
-        """On disk first, then in memory, then what follows from it."""
-        after = self._usage.directory.after(change)
-        after.check_pins(self._usage.rows, self._usage.directory)
-        self.store.catalogue.commit(change)
-        self._usage.become(after)
-        log.info("%s %s", change.event, change.description)
-        return self._usage.settle()

@@ -9,6 +9,8 @@ from typing import Any
 
 from lorikeet_adapters.access import Access
 
+DAMAGED = "damaged"  # the code of the finding
+
 
 class HistoryEvent(StrEnum):
     """What can happen to a name. `ACTIVATED` is a step back to a newer generation, after a roll back."""
@@ -40,6 +42,11 @@ class StoredGeneration:
     @property
     def blobs(self) -> tuple[str, str]:
         return (self.config, self.weights)
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether its files were found to be others than those that were checked."""
+        return any(each["code"] == DAMAGED for each in self.findings)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ def test_adapters_of_another_base_are_named_with_a_reason_and_not_offered(
     try:
         assert server.url
         (line,) = [each for each in server.log.splitlines() if "WARNING" in each and "formal" in each]
-        assert "adapter formal is incompatible with the base demo" in line
+        assert "adapter formal is not served on the base demo" in line
         assert "model.layers.0" in line
         assert "adapters: extract, friendly, triage" in server.log
         offered = server.output
