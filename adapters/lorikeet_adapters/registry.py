@@ -283,7 +283,7 @@ class Registry:
     ) -> bool:
         """Make a name mean a generation and say of it what is given and not None; False when nothing differs."""
         directory = self._usage.directory
-        details = told(known := directory.names.get(name), event, new, said)
+        details = told(known := directory.names.get(name), event, new, said, self.store.catalogue.newest())
         healed = directory.generations.get(generation.generation) != generation
         if event is None and known is not None and details == known.details and not healed:
             return False

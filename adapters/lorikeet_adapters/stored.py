@@ -53,7 +53,8 @@ class StoredGeneration:
 class StoredName:
     """`generations` are those still on disk, the newest first; the first is what the name means.
 
-    `details` is what the operator said: source, metadata, pinned, tenants. `created` in seconds since the epoch.
+    `details` is what the operator said: source, metadata, pinned, tenants, and `shared_after`. `created`
+    in seconds since the epoch.
     """
 
     name: str
@@ -68,6 +69,11 @@ class StoredName:
     @property
     def access(self) -> Access:
         return Access.told(self.details)
+
+    @property
+    def shared_after(self) -> int:
+        """The id of the last event of a time when others could use it: what was then is none of a tenant's business."""
+        return int(self.details["shared_after"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +134,12 @@ def told(
     event: HistoryEvent | None,
     new: Mapping[str, object],
     said: Mapping[str, object],
+    newest: int,
 ) -> dict[str, object]:
     """The details of a name after `event`: what is new with its bytes, and what is said and not None.
 
     Other bytes do not keep the metadata of those before, but they stay private to whom those were.
+    `newest` is the id of the last event there is of any name.
     """
     details: dict[str, object] = {"pinned": False, "metadata": {}, "tenants": None}
     if known is not None:
@@ -141,5 +149,7 @@ def told(
     access = said.get("access")
     if isinstance(access, Access):
         details["tenants"] = None if access.tenants is None else list(access.tenants)
+    if known is None or details["tenants"] != known.details["tenants"]:
+        details["shared_after"] = newest
     given = {key: value for key, value in said.items() if value is not None and key != "access"}
     return details | dict(new) | given
