@@ -22,7 +22,6 @@ from lorikeet_adapters.errors import (
     MixRefused,
     NameRefused,
     NameTaken,
-    PinRefused,
 )
 from lorikeet_adapters.mix import Mix
 from lorikeet_adapters.stored import (
@@ -88,7 +87,7 @@ class Directory:
 
     def rows_of(self, generation: str) -> int:
         """Rank rows that a generation takes on the device."""
-        return max(map(int, self.generations[generation].facts["ranks"].values()))
+        return self.generations[generation].rows
 
     @property
     def _targets(self) -> list[Target]:
@@ -214,14 +213,6 @@ class Directory:
             seen = next((f"the alias `{each}`" for each in aliases if self.sees(each, by)), "an alias")
             raise AdapterInUse(f"`{name}` is a target of {seen}; change that first")
         return stored
-
-    def check_pins(self, rows: float, before: Directory) -> None:
-        """Raises PinRefused when the pinned need more than these rows, and more than before."""
-        if self.pinned_rows > max(rows, before.pinned_rows):
-            raise PinRefused(
-                f"the pinned adapters would need {self.pinned_rows} rank rows, there are {rows}; "
-                "unpin another, or start with more --rank-rows"
-            )
 
     def claim(
         self, name: str, generation: str, may_replace: bool, expected: str | None, by: str | None = None

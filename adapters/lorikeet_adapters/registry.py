@@ -16,6 +16,7 @@ from lorikeet_adapters.errors import AdapterIncompatible, AdapterInUse, AdapterN
 from lorikeet_adapters.mix import Mix, Term
 from lorikeet_adapters.names import check_name
 from lorikeet_adapters.notes import KEEP_GENERATIONS
+from lorikeet_adapters.pins import check_pin
 from lorikeet_adapters.record import (
     AdapterFacts,
     AdapterFilesOnDisk,
@@ -168,7 +169,7 @@ class Registry:
                 new: dict[str, object] = {"source": dict(files.origin), "provenance": provenance}
                 new["warnings"] = list(files.warnings)
                 event = self._usage.directory.claim(name, generation.generation, replace, expected, by)
-                changed = self._point(name, generation, event, new if event else {}, said)
+                changed = self._point(name, generation, event, new if event else {}, said, by=by)
                 return self.record(name), changed
 
     def judge(self, files: AdapterFiles) -> AdapterFacts:
@@ -180,7 +181,7 @@ class Registry:
     ) -> tuple[AdapterRecord, bool]:
         """Make `name` mean one of its former generations again; returns the record and whether that changed anything.
 
-        Raises GenerationNotFound, AdapterIncompatible, AdapterChanged or AdapterInUse.
+        Raises GenerationNotFound, AdapterIncompatible, AdapterChanged, AccessRefused or AdapterInUse.
         """
         with self._writing:
             stored = self._usage.directory.changeable(name, expected, by)
@@ -195,7 +196,7 @@ class Registry:
             event = HistoryEvent.ROLLED_BACK if older else HistoryEvent.ACTIVATED
             changed = generation != stored.generation
             if changed:
-                self._point(name, found, event, {}, {})
+                self._point(name, found, event, {}, {}, by=by)
             return self.record(name), changed
 
     def update(
@@ -212,7 +213,7 @@ class Registry:
         with self._writing:
             stored = self._usage.directory.changeable(name, expected, by)
             said = {"metadata": metadata, "pinned": pinned, "access": access}
-            self._point(name, self._usage.directory.generations[stored.generation], None, {}, said)
+            self._point(name, self._usage.directory.generations[stored.generation], None, {}, said, by=by)
             return self.record(name)
 
     def delete(self, name: str, timeout: float, expected: str | None = None, by: str | None = None) -> Freed:
@@ -280,9 +281,12 @@ class Registry:
         event: HistoryEvent | None,
         new: Mapping[str, object],
         said: Mapping[str, object],
+        *,
+        by: str | None,
     ) -> bool:
         """Make a name mean a generation and say of it what is given and not None; False when nothing differs."""
         directory = self._usage.directory
+        check_pin(directory, name, said.get("pinned"), by, generation)
         details = told(known := directory.names.get(name), event, new, said, self.store.catalogue.newest())
         healed = directory.generations.get(generation.generation) != generation
         if event is None and known is not None and details == known.details and not healed:

@@ -44,6 +44,11 @@ class StoredGeneration:
         return (self.config, self.weights)
 
     @property
+    def rows(self) -> int:
+        """Rank rows that it takes on the device."""
+        return max(map(int, self.facts["ranks"].values()))
+
+    @property
     def is_damaged(self) -> bool:
         """Whether its files were found to be others than those that were checked."""
         return any(each["code"] == DAMAGED for each in self.findings)

@@ -16,6 +16,7 @@ from lorikeet_adapters.alias import sticky
 from lorikeet_adapters.directory import Directory
 from lorikeet_adapters.errors import StoreError
 from lorikeet_adapters.mix import Mix, Term
+from lorikeet_adapters.pins import check_rows
 from lorikeet_adapters.record import AdapterRecord, Memory, make_record, no_memory, no_pins
 from lorikeet_adapters.store import Store
 from lorikeet_adapters.stored import Change, StoredGeneration
@@ -136,7 +137,7 @@ class Usage:
     def apply(self, change: Change) -> Settled:
         """On disk first, then in memory, then what follows from it. Needs the writing lock."""
         after = self.directory.after(change)
-        after.check_pins(self.rows, self.directory)
+        check_rows(after, self.directory, self.rows)
         self._store.catalogue.commit(change)
         self.become(after)
         log.info("%s %s", change.event, change.description)

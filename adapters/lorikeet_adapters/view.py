@@ -133,7 +133,7 @@ class View:
             replace=replace,
             expected=expected,
             metadata=metadata,
-            pinned=self._pin(pinned),
+            pinned=pinned,
             access=self.grant(access) or self._own,
             provenance=provenance,
             by=self.tenant,
@@ -155,7 +155,7 @@ class View:
         access: Access | None = None,
         expected: str | None = None,
     ) -> AdapterRecord:
-        said = {"pinned": self._pin(pinned), "metadata": metadata, "access": self.grant(access)}
+        said = {"pinned": pinned, "metadata": metadata, "access": self.grant(access)}
         with self._pointing("adapter"):
             return self._registry.update(name, **said, expected=expected, by=self.tenant)  # type: ignore[arg-type]
 
@@ -225,9 +225,3 @@ class View:
         access = record.access if record.access.tenants is None else self._own or record.access
         source = {"type": record.source["type"]} if "type" in record.source else {}
         return replace(record, access=access, source=source, provenance=None)
-
-    def _pin(self, pinned: bool | None) -> bool | None:
-        """A pin takes device memory from everyone."""
-        if pinned and self.tenant is not None:
-            raise AccessRefused("pinned: only the operator pins adapters to the device")
-        return pinned

@@ -226,6 +226,18 @@ def test_what_only_the_operator_may_say(house: Keyed, world: World) -> None:
     assert house.by("operator").get("/v1/adapters/formal").json()["tenants"] == ["acme"]
 
 
+def test_a_pin_is_the_operators_to_give_and_to_take(house: Keyed) -> None:
+    operator, acme = house.by("operator"), house.by("acme")
+    assert operator.patch("/v1/adapters/formal", json={"pinned": True}).json()["pinned"]
+    refused = acme.patch("/v1/adapters/formal", json={"pinned": False})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "not_yours"), refused.text
+    assert acme.patch("/v1/adapters/formal", json={"pinned": True, "metadata": {"a": 1}}).json()["pinned"]
+    assert acme.patch("/v1/adapters/formal", json={"metadata": {"a": 2}}).json()["pinned"]
+    assert acme.patch("/v1/adapters/no-such", json={"pinned": True}).status_code == 404
+    operator.patch("/v1/adapters/formal", json={"tenants": ["beta"]})
+    assert acme.patch("/v1/adapters/formal", json={"pinned": False}).status_code == 404
+
+
 @pytest.mark.parametrize("tenants", [[], ["a b"], ["../x"], ["*", "acme"], [""], ["é"], ["a" * 65]])
 def test_tenants_that_cannot_be_are_400(house: Keyed, tenants: list[str]) -> None:
     answer = house.by("operator").patch("/v1/adapters/formal", json={"tenants": tenants})
