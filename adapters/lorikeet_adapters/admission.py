@@ -10,15 +10,20 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from lorikeet_adapters.directory import Directory
-from lorikeet_adapters.errors import AdapterRefused
+from lorikeet_adapters.errors import AdapterIncompatible, AdapterRefused
 from lorikeet_adapters.record import AdapterFacts, AdapterFilesOnDisk, Checker
 from lorikeet_adapters.source import AdapterFiles
 from lorikeet_adapters.spec import AdapterSpec, canonical_config, parse_spec, read_spec
 from lorikeet_adapters.store import Incoming, Store
-from lorikeet_adapters.stored import StoredGeneration
+from lorikeet_adapters.stored import DAMAGED, StoredGeneration
 
 log = logging.getLogger("lorikeet")
 UNREADABLE = {"code": "unreadable", "message": "its files cannot be read", "fix": "register it again"}
+NOT_WHOLE = {
+    "code": DAMAGED,
+    "message": "its files in the data folder are damaged",
+    "fix": "register it again",
+}
 
 
 class Admission:
@@ -74,20 +79,27 @@ class Admission:
         return Directory(base_name, names, aliases, {**generations, **judged})
 
     def files(self, stored: StoredGeneration) -> AdapterFilesOnDisk:
+        """Where they lie. Raises AdapterIncompatible for what is damaged: that is loaded by nobody."""
+        if stored.is_damaged:
+            raise AdapterIncompatible(f"generation {stored.generation[:12]}: {NOT_WHOLE['message']}")
         config = self._store.blobs.path(stored.config)
         weights = self._store.blobs.path(stored.weights)
         return AdapterFilesOnDisk(parse_spec(config.read_bytes()), weights, config)
 
     def _recheck(self, known: Mapping[str, StoredGeneration]) -> dict[str, StoredGeneration]:
-        """Those that were checked against another base, with what this one makes of them."""
+        """Those that were checked against another base, with what this one makes of them.
+
+        What is damaged is not judged: it might fit.
+        """
         if not self._fingerprint:
             return {}
-        stale = [each for each in known.values() if each.base != self._fingerprint]
+        stale = [each for each in known.values() if each.base != self._fingerprint and not each.is_damaged]
         if stale:
             log.info("another base than last time: checking %d adapter generations again", len(stale))
-        return {each.generation: self._again(each) for each in stale}
+        return {each.generation: self.again(each) for each in stale}
 
-    def _again(self, stored: StoredGeneration) -> StoredGeneration:
+    def again(self, stored: StoredGeneration) -> StoredGeneration:
+        """The same generation, as this base has it."""
         try:
             found = self.files(stored)
             facts = _plain(self._check(found.spec, found.weights))
@@ -98,6 +110,10 @@ class Admission:
             log.warning("adapter generation %s cannot be read: %s", stored.generation[:12], error.strerror)
             return replace(stored, base="", findings=(UNREADABLE,))
         return replace(stored, base=self._fingerprint, facts=facts, findings=())
+
+
+def damaged(stored: StoredGeneration) -> StoredGeneration:
+    return replace(stored, findings=(NOT_WHOLE, *stored.findings))
 
 
 def _plain(facts: AdapterFacts) -> dict[str, Any]:

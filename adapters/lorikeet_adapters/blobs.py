@@ -43,8 +43,9 @@ class Blobs:
     def put(self, source: BinaryIO | Arrival, limit: int) -> str:
         """Make a blob of a stream, or of a file that has arrived, and hold it; returns its SHA-256.
 
-        A stream is copied, an arrival renamed. Safe to call twice with the same bytes. Raises
-        BlobTooLarge beyond `limit` bytes, and then keeps nothing.
+        A stream is copied, an arrival renamed. The same bytes again take the place of those that are
+        there, so that bringing them once more mends a blob that was damaged. Raises BlobTooLarge beyond
+        `limit` bytes, and then keeps nothing.
         """
         with self._intake.take(source, limit) as arrival:
             digest = arrival.seal()
@@ -72,10 +73,9 @@ class Blobs:
     def _settle(self, temporary: Path, digest: str) -> None:
         target = self.path(digest)
         with self._guard:
-            if not target.exists():
-                target.parent.mkdir(exist_ok=True)
-                _fsync_folder(target.parent.parent)
-                temporary.rename(target)
+            target.parent.mkdir(exist_ok=True)
+            _fsync_folder(target.parent.parent)
+            temporary.rename(target)
             _fsync_folder(target.parent)
             self._held[digest] += 1
 

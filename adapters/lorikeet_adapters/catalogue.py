@@ -62,6 +62,13 @@ MIGRATIONS = (
     INSERT INTO answers SELECT '', key, request, answer, at FROM answers_of_all;
     DROP TABLE answers_of_all;
     """,
+    # Since when a name is for those who may use it now. Of what was before nobody wrote that down, so it
+    # is the operator's alone.
+    """
+    UPDATE names SET details = json_set(
+        details, '$.shared_after', (SELECT coalesce(max(id), 0) FROM history)
+    );
+    """,
 )
 KEPT_NOWHERE = "SELECT generation FROM generations EXCEPT SELECT generation FROM kept"
 
@@ -147,6 +154,11 @@ class Catalogue:
             StoredEvent(id, name, HistoryEvent(event), generation, _targets(text), at)
             for id, name, event, generation, text, at in found
         ]
+
+    def newest(self) -> int:
+        """The id of the last event of all; 0 when there was none."""
+        ((found,),) = self.read("SELECT max(id) FROM history")
+        return found or 0
 
     def last(self, name: str, events: Iterable[HistoryEvent]) -> int:
         """The id of the last of these events of a name; 0 when there was none."""

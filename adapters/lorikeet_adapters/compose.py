@@ -2,7 +2,8 @@
 
 `cat` and `svd` combine what the adapters do: the sum of w_i * B_i A_i, exactly or at a given rank.
 The others work on A and B by themselves, as PEFT does, so they are no sums and need equal ranks;
-an adapter's scaling is folded into its B before.
+an adapter's scaling is folded into its B before. What DARE drops is drawn from a generator of the
+combination's own: PEFT draws from the process's, which every other thread draws from, too.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from lorikeet_adapters.recipe import Method, Recipe
 from lorikeet_adapters.weights import AdapterWeights, ModuleRows
 
 SEED_BITS = 63
+DARE = (Method.DARE_LINEAR, Method.DARE_TIES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +36,8 @@ def compose(recipe: Recipe, parts: Sequence[Ingredient], seed: int) -> AdapterWe
     """The combination in fp32. `seed` decides what DARE drops. Raises ComposeRefused by name."""
     _check(recipe, parts)
     modules = sorted({module for part in parts for module in part.weights.modules})
-    with torch.random.fork_rng():
-        torch.manual_seed(seed & ((1 << SEED_BITS) - 1))
-        return AdapterWeights({module: _module(recipe, module, parts) for module in modules})
+    draws = torch.Generator().manual_seed(seed & ((1 << SEED_BITS) - 1))
+    return AdapterWeights({module: _module(recipe, module, parts, draws) for module in modules})
 
 
 def _check(recipe: Recipe, parts: Sequence[Ingredient]) -> None:
@@ -55,7 +56,7 @@ def _check(recipe: Recipe, parts: Sequence[Ingredient]) -> None:
             )
 
 
-def _module(recipe: Recipe, module: str, parts: Sequence[Ingredient]) -> ModuleRows:
+def _module(recipe: Recipe, module: str, parts: Sequence[Ingredient], draws: torch.Generator) -> ModuleRows:
     """One module of the combination, of the parts that have it."""
     having = [part for part in parts if module in part.weights.modules]
     rows = [part.weights.modules[module] for part in having]
@@ -70,7 +71,7 @@ def _module(recipe: Recipe, module: str, parts: Sequence[Ingredient]) -> ModuleR
         raise ComposeRefused(
             f"{recipe.method} needs equal ranks; at {module} they are {named}; use cat or svd"
         )
-    return _merged(recipe, rows, weights)
+    return _merged(recipe, rows, weights, draws)
 
 
 def _cat(rows: Sequence[ModuleRows], weights: Sequence[float]) -> ModuleRows:
@@ -90,20 +91,48 @@ def _svd(rows: ModuleRows, rank: int) -> ModuleRows:
     return ModuleRows(a, b)
 
 
-def _merged(recipe: Recipe, rows: Sequence[ModuleRows], weights: Sequence[float]) -> ModuleRows:
-    """PEFT's merge of the A and of the B, each taking a root of the weight; the sign goes with A."""
+def _merged(
+    recipe: Recipe, rows: Sequence[ModuleRows], weights: Sequence[float], draws: torch.Generator
+) -> ModuleRows:
+    """PEFT's merge of the A and of the B, each taking a root of the weight; the sign goes with A.
+
+    B is turned to how PEFT holds it, [out, r], so that what is drawn for it falls on the same values.
+    """
     roots = torch.tensor([math.sqrt(abs(weight)) for weight in weights])
     signs = torch.tensor([math.copysign(1.0, weight) for weight in weights])
-    return ModuleRows(
-        _peft_merge(recipe, [each.a for each in rows], roots * signs),
-        _peft_merge(recipe, [each.b for each in rows], roots),
-    )
+    a = _peft_merge(recipe, [each.a for each in rows], roots * signs, draws)
+    b = _peft_merge(recipe, [each.b.T.contiguous() for each in rows], roots, draws)
+    return ModuleRows(a, b.T.contiguous())
 
 
-def _peft_merge(recipe: Recipe, tensors: list[torch.Tensor], weights: torch.Tensor) -> torch.Tensor:
+def _peft_merge(
+    recipe: Recipe, tensors: list[torch.Tensor], weights: torch.Tensor, draws: torch.Generator
+) -> torch.Tensor:
     from peft.utils import merge_utils  # all of peft comes with it, and few ever need it
 
-    merge = getattr(merge_utils, recipe.method.value)
-    signed = (recipe.majority_sign.value,) if recipe.method in (Method.TIES, Method.DARE_TIES) else ()
-    merged: torch.Tensor = merge(tensors, weights, recipe.density, *signed)
+    sign = recipe.majority_sign.value
+    kept = (
+        [_drop_and_grow(each, recipe.density, draws) for each in tensors]
+        if recipe.method in DARE
+        else tensors
+    )
+    merged: torch.Tensor
+    if recipe.method is Method.DARE_LINEAR:
+        merged = merge_utils.task_arithmetic(kept, weights)
+    elif recipe.method is Method.DARE_TIES:
+        stacked = torch.stack(kept)
+        majority = merge_utils.calculate_majority_sign_mask(stacked, method=sign)
+        weighted = stacked * merge_utils.reshape_weight_task_tensors(stacked, weights)
+        merged = merge_utils.disjoint_merge(weighted, majority)
+    elif recipe.method is Method.TIES:
+        merged = merge_utils.ties(kept, weights, recipe.density, sign)
+    else:
+        merged = merge_utils.magnitude_prune(kept, weights, recipe.density)
     return merged
+
+
+def _drop_and_grow(tensor: torch.Tensor, density: float, draws: torch.Generator) -> torch.Tensor:
+    """PEFT's `random_pruning` with its rescaling, value for value, from a generator of our own."""
+    if density >= 1:
+        return tensor
+    return tensor * torch.bernoulli(torch.full_like(tensor, density), generator=draws) / density

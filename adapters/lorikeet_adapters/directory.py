@@ -22,7 +22,6 @@ from lorikeet_adapters.errors import (
     MixRefused,
     NameRefused,
     NameTaken,
-    PinRefused,
 )
 from lorikeet_adapters.mix import Mix
 from lorikeet_adapters.stored import (
@@ -55,9 +54,10 @@ class Directory:
 
     @cached_property
     def reachable(self) -> frozenset[str]:
-        """Generations that a new request can mean."""
+        """Generations that a new request can mean. What is damaged is refused, so that what was loaded of it goes."""
         current = {stored.generation for name, stored in self.names.items() if name not in self.leaving}
-        return frozenset(current | {each.generation for each in self._targets if each.generation})
+        meant = current | {each.generation for each in self._targets if each.generation}
+        return frozenset(each for each in meant if not self.generations[each].is_damaged)
 
     @cached_property
     def holders(self) -> Mapping[str, str]:
@@ -87,7 +87,7 @@ class Directory:
 
     def rows_of(self, generation: str) -> int:
         """Rank rows that a generation takes on the device."""
-        return max(map(int, self.generations[generation].facts["ranks"].values()))
+        return self.generations[generation].rows
 
     @property
     def _targets(self) -> list[Target]:
@@ -153,10 +153,10 @@ class Directory:
         if meant in self.leaving:
             raise AdapterNotFound(name)
         generation = wanted or self.named(meant).generation
-        if findings := self.generations[generation].findings:
+        if findings := (stored := self.generations[generation]).findings:
+            verdict = "is not served" if stored.is_damaged else f"does not fit the base `{self.base_name}`"
             raise AdapterIncompatible(
-                f"`{name}` does not fit the base `{self.base_name}`: {findings[0]['message']}; "
-                f"the record of `{meant}` has every reason"
+                f"`{name}` {verdict}: {findings[0]['message']}; the record of `{meant}` has every reason"
             )
         if chat and (why := self.generations[generation].facts.get("chat")):
             raise ChatRefused(
@@ -213,14 +213,6 @@ class Directory:
             seen = next((f"the alias `{each}`" for each in aliases if self.sees(each, by)), "an alias")
             raise AdapterInUse(f"`{name}` is a target of {seen}; change that first")
         return stored
-
-    def check_pins(self, rows: float, before: Directory) -> None:
-        """Raises PinRefused when the pinned need more than these rows, and more than before."""
-        if self.pinned_rows > max(rows, before.pinned_rows):
-            raise PinRefused(
-                f"the pinned adapters would need {self.pinned_rows} rank rows, there are {rows}; "
-                "unpin another, or start with more --rank-rows"
-            )
 
     def claim(
         self, name: str, generation: str, may_replace: bool, expected: str | None, by: str | None = None
@@ -286,6 +278,9 @@ class Directory:
 
     def stay(self, name: str) -> Directory:
         return replace(self, leaving=self.leaving - {name})
+
+    def judging(self, stored: StoredGeneration) -> Directory:
+        return replace(self, generations={**self.generations, stored.generation: stored})
 
     def without(self, generations: frozenset[str]) -> Directory:
         left = {key: each for key, each in self.generations.items() if key not in generations}

@@ -16,6 +16,7 @@ from lorikeet_adapters.errors import AdapterIncompatible, AdapterInUse, AdapterN
 from lorikeet_adapters.mix import Mix, Term
 from lorikeet_adapters.names import check_name
 from lorikeet_adapters.notes import KEEP_GENERATIONS
+from lorikeet_adapters.pins import check_pin
 from lorikeet_adapters.record import (
     AdapterFacts,
     AdapterFilesOnDisk,
@@ -38,7 +39,8 @@ from lorikeet_adapters.stored import (
     Target,
     told,
 )
-from lorikeet_adapters.usage import Settled, Usage
+from lorikeet_adapters.usage import Usage
+from lorikeet_adapters.verifier import Verifier
 
 log = logging.getLogger("lorikeet")
 
@@ -68,6 +70,7 @@ class Registry:
         self._admitting = threading.Lock()  # one adapter is copied in and checked at a time
         self._writing = threading.Lock()  # one change of the directory at a time
         self._usage = Usage(store, self._admission.read(base_name), self._writing)
+        self.verifier = Verifier(self._usage, self._admission, store.blobs, self._admitting)
 
     def attach(
         self, on_retired: Callable[[str], Future[Memory]], on_pinned: Callable[[str, bool], None], rows: int
@@ -166,7 +169,7 @@ class Registry:
                 new: dict[str, object] = {"source": dict(files.origin), "provenance": provenance}
                 new["warnings"] = list(files.warnings)
                 event = self._usage.directory.claim(name, generation.generation, replace, expected, by)
-                changed = self._point(name, generation, event, new if event else {}, said)
+                changed = self._point(name, generation, event, new if event else {}, said, by=by)
                 return self.record(name), changed
 
     def judge(self, files: AdapterFiles) -> AdapterFacts:
@@ -178,7 +181,7 @@ class Registry:
     ) -> tuple[AdapterRecord, bool]:
         """Make `name` mean one of its former generations again; returns the record and whether that changed anything.
 
-        Raises GenerationNotFound, AdapterIncompatible, AdapterChanged or AdapterInUse.
+        Raises GenerationNotFound, AdapterIncompatible, AdapterChanged, AccessRefused or AdapterInUse.
         """
         with self._writing:
             stored = self._usage.directory.changeable(name, expected, by)
@@ -186,14 +189,14 @@ class Registry:
             found = self._usage.directory.generations[generation]
             if found.findings:
                 raise AdapterIncompatible(
-                    f"generation {generation[:12]} of `{name}` does not fit the base: {found.findings[0]['message']}"
+                    f"generation {generation[:12]} of `{name}` cannot be served: {found.findings[0]['message']}"
                 )
             since = self.store.catalogue.registered_at
             older = since(name, generation) < since(name, known.generation)
             event = HistoryEvent.ROLLED_BACK if older else HistoryEvent.ACTIVATED
             changed = generation != stored.generation
             if changed:
-                self._point(name, found, event, {}, {})
+                self._point(name, found, event, {}, {}, by=by)
             return self.record(name), changed
 
     def update(
@@ -210,7 +213,7 @@ class Registry:
         with self._writing:
             stored = self._usage.directory.changeable(name, expected, by)
             said = {"metadata": metadata, "pinned": pinned, "access": access}
-            self._point(name, self._usage.directory.generations[stored.generation], None, {}, said)
+            self._point(name, self._usage.directory.generations[stored.generation], None, {}, said, by=by)
             return self.record(name)
 
     def delete(self, name: str, timeout: float, expected: str | None = None, by: str | None = None) -> Freed:
@@ -231,7 +234,7 @@ class Registry:
                         f"{running} requests still use `{name}` after {timeout:g} s; "
                         "nothing was deleted, try again later"
                     )
-                settled = self._apply(Change(HistoryEvent.DELETED, remove=stored))
+                settled = self._usage.apply(Change(HistoryEvent.DELETED, remove=stored))
             except BaseException:
                 self._usage.become(self._usage.directory.stay(name))
                 self._usage.settle()  # a pin that was given up meanwhile counts again
@@ -256,7 +259,7 @@ class Registry:
             if known is not None and known.targets == checked:
                 return known, False
             made = StoredAlias(name, checked, known.created if known else now, now)
-            self._apply(Change(HistoryEvent.ALIAS_SET, put=made))
+            self._usage.apply(Change(HistoryEvent.ALIAS_SET, put=made))
         return made, known is None
 
     def delete_alias(self, name: str, by: str | None = None) -> None:
@@ -264,10 +267,11 @@ class Registry:
         with self._writing:
             alias = self.alias(name)
             self._usage.directory.check_own(name, by)
-            self._apply(Change(HistoryEvent.ALIAS_DELETED, remove=alias))
+            self._usage.apply(Change(HistoryEvent.ALIAS_DELETED, remove=alias))
 
     def close(self) -> None:
         """Finish what the last requests have left to do."""
+        self.verifier.close()
         self._usage.close()
 
     def _point(
@@ -277,23 +281,19 @@ class Registry:
         event: HistoryEvent | None,
         new: Mapping[str, object],
         said: Mapping[str, object],
+        *,
+        by: str | None,
     ) -> bool:
         """Make a name mean a generation and say of it what is given and not None; False when nothing differs."""
         directory = self._usage.directory
-        details = told(known := directory.names.get(name), event, new, said)
+        check_pin(directory, name, said.get("pinned"), by, generation)
+        details = told(known := directory.names.get(name), event, new, said, self.store.catalogue.newest())
         healed = directory.generations.get(generation.generation) != generation
         if event is None and known is not None and details == known.details and not healed:
             return False
         kept = directory.keeping(name, generation.generation, self._keep)
         stored = StoredName(name, kept, details, known.created if known else time.time())
-        self._apply(Change(event or HistoryEvent.UPDATED, stored, None, {generation.generation: generation}))
+        self._usage.apply(
+            Change(event or HistoryEvent.UPDATED, stored, None, {generation.generation: generation})
+        )
         return True
-
-    def _apply(self, change: Change) -> Settled:
-        """On disk first, then in memory, then what follows from it."""
-        after = self._usage.directory.after(change)
-        after.check_pins(self._usage.rows, self._usage.directory)
-        self.store.catalogue.commit(change)
-        self._usage.become(after)
-        log.info("%s %s", change.event, change.description)
-        return self._usage.settle()

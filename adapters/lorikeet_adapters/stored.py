@@ -9,6 +9,8 @@ from typing import Any
 
 from lorikeet_adapters.access import Access
 
+DAMAGED = "damaged"  # the code of the finding
+
 
 class HistoryEvent(StrEnum):
     """What can happen to a name. `ACTIVATED` is a step back to a newer generation, after a roll back."""
@@ -41,12 +43,23 @@ class StoredGeneration:
     def blobs(self) -> tuple[str, str]:
         return (self.config, self.weights)
 
+    @property
+    def rows(self) -> int:
+        """Rank rows that it takes on the device."""
+        return max(map(int, self.facts["ranks"].values()))
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether its files were found to be others than those that were checked."""
+        return any(each["code"] == DAMAGED for each in self.findings)
+
 
 @dataclass(frozen=True, slots=True)
 class StoredName:
     """`generations` are those still on disk, the newest first; the first is what the name means.
 
-    `details` is what the operator said: source, metadata, pinned, tenants. `created` in seconds since the epoch.
+    `details` is what the operator said: source, metadata, pinned, tenants, and `shared_after`. `created`
+    in seconds since the epoch.
     """
 
     name: str
@@ -61,6 +74,11 @@ class StoredName:
     @property
     def access(self) -> Access:
         return Access.told(self.details)
+
+    @property
+    def shared_after(self) -> int:
+        """The id of the last event of a time when others could use it: what was then is none of a tenant's business."""
+        return int(self.details["shared_after"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +139,12 @@ def told(
     event: HistoryEvent | None,
     new: Mapping[str, object],
     said: Mapping[str, object],
+    newest: int,
 ) -> dict[str, object]:
     """The details of a name after `event`: what is new with its bytes, and what is said and not None.
 
     Other bytes do not keep the metadata of those before, but they stay private to whom those were.
+    `newest` is the id of the last event there is of any name.
     """
     details: dict[str, object] = {"pinned": False, "metadata": {}, "tenants": None}
     if known is not None:
@@ -134,5 +154,7 @@ def told(
     access = said.get("access")
     if isinstance(access, Access):
         details["tenants"] = None if access.tenants is None else list(access.tenants)
+    if known is None or details["tenants"] != known.details["tenants"]:
+        details["shared_after"] = newest
     given = {key: value for key, value in said.items() if value is not None and key != "access"}
     return details | dict(new) | given

@@ -16,8 +16,10 @@ from lorikeet_adapters.alias import sticky
 from lorikeet_adapters.directory import Directory
 from lorikeet_adapters.errors import StoreError
 from lorikeet_adapters.mix import Mix, Term
+from lorikeet_adapters.pins import check_rows
 from lorikeet_adapters.record import AdapterRecord, Memory, make_record, no_memory, no_pins
 from lorikeet_adapters.store import Store
+from lorikeet_adapters.stored import Change, StoredGeneration
 
 log = logging.getLogger("lorikeet")
 SAVE_USES_S = 60.0
@@ -131,6 +133,25 @@ class Usage:
         with self._changed:
             self.directory = directory
             self._changed.notify_all()
+
+    def apply(self, change: Change) -> Settled:
+        """On disk first, then in memory, then what follows from it. Needs the writing lock."""
+        after = self.directory.after(change)
+        check_rows(after, self.directory, self.rows)
+        self._store.catalogue.commit(change)
+        self.become(after)
+        log.info("%s %s", change.event, change.description)
+        return self.settle()
+
+    def judge(self, stored: StoredGeneration) -> bool:
+        """From now on this is known of a generation, on disk first; False when it is gone. Not under the writing lock."""
+        with self._writing:
+            if stored.generation not in self.directory.generations:
+                return False
+            self._store.catalogue.amend([stored])
+            self.become(self.directory.judging(stored))
+            self.settle()
+        return True
 
     def wait_for(self, name: str, timeout: float) -> int:
         """Wait until no request uses what only this leaving name means; returns how many still do."""

@@ -13,6 +13,7 @@ from itertools import chain
 from typing import Literal, TypeAlias
 
 from lorikeet_adapters.access import Access
+from lorikeet_adapters.directory import Directory
 from lorikeet_adapters.errors import AccessRefused, AdapterNotFound
 from lorikeet_adapters.mix import Mix, Term
 from lorikeet_adapters.names import check_name, nearest
@@ -67,16 +68,21 @@ class View:
         return alias
 
     def history(self, name: str, limit: int = 100, before: int | None = None) -> list[StoredEvent]:
-        """A tenant sees what happened to a name that it sees, back to when the name was last free."""
+        """A tenant sees what happened to a name that it sees, since the name is what it is to this tenant.
+
+        That is since it was last free and, of an adapter, since it was last given to others; of an alias, the
+        targets that the tenant sees, since the same.
+        """
         with self._pointing("adapter"):
-            if self.tenant is not None and (not self.is_name(name) or name == self.base_name):
+            if self.tenant is None:
+                return self._registry.history(name, limit, before)
+            if not self.is_name(name) or name == self.base_name:
                 raise AdapterNotFound(name)
-            found = self._registry.history(name, limit, before)
-        if self.tenant is None:
-            return found
+            directory = self._registry.directory
+            found = self._registry.history(name, -1, before)
         ends = (HistoryEvent.DELETED, HistoryEvent.ALIAS_DELETED)
         since = self._registry.store.catalogue.last(name, ends)
-        return [each for each in found if each.id > since]
+        return [each for each in found if each.id > since and self._tells(directory, each)][:limit]
 
     def answer(self, key: str) -> tuple[str, str] | None:
         """What this tenant was answered under an Idempotency-Key; see `Notes.answer`."""
@@ -127,7 +133,7 @@ class View:
             replace=replace,
             expected=expected,
             metadata=metadata,
-            pinned=self._pin(pinned),
+            pinned=pinned,
             access=self.grant(access) or self._own,
             provenance=provenance,
             by=self.tenant,
@@ -149,7 +155,7 @@ class View:
         access: Access | None = None,
         expected: str | None = None,
     ) -> AdapterRecord:
-        said = {"pinned": self._pin(pinned), "metadata": metadata, "access": self.grant(access)}
+        said = {"pinned": pinned, "metadata": metadata, "access": self.grant(access)}
         with self._pointing("adapter"):
             return self._registry.update(name, **said, expected=expected, by=self.tenant)  # type: ignore[arg-type]
 
@@ -202,6 +208,16 @@ class View:
     def _own(self) -> Access | None:
         return None if self.tenant is None else Access((self.tenant,))
 
+    def _tells(self, directory: Directory, event: StoredEvent) -> bool:
+        """Is it about adapters that the tenant may use, and about nothing from before it might?"""
+        subjects = [each.name for each in event.targets] or [event.name]
+        return all(
+            name in directory.names
+            and directory.names[name].access.lets_use(self.tenant)
+            and event.id > directory.names[name].shared_after
+            for name in subjects
+        )
+
     def _shown(self, record: AdapterRecord) -> AdapterRecord:
         """Of what is shared with it a tenant does not learn with whom else, from where, or out of what."""
         if self.tenant is None or record.access.lets_change(self.tenant):
@@ -209,9 +225,3 @@ class View:
         access = record.access if record.access.tenants is None else self._own or record.access
         source = {"type": record.source["type"]} if "type" in record.source else {}
         return replace(record, access=access, source=source, provenance=None)
-
-    def _pin(self, pinned: bool | None) -> bool | None:
-        """A pin takes device memory from everyone."""
-        if pinned and self.tenant is not None:
-            raise AccessRefused("pinned: only the operator pins adapters to the device")
-        return pinned

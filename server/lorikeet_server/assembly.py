@@ -63,6 +63,7 @@ def assemble(
     `wanted` maps names to the folders or hub ids of the operator's `--adapter`.
     """
     base = _named_base(config.model)
+    tested = self_test(base, config.engine.kernel)  # first: no data folder becomes a refused base's
     tokenizer = load_tokenizer(config.model.source, config.model.trust_remote_code)
     origin = origin_of(base, tokenizer)
     registry = Registry(
@@ -77,7 +78,6 @@ def assemble(
     loads = LoadTimes()
     engine = make_engine(config, base, tokenizer, registry, merges, loads=loads)
     store.notes.remember_base(_remembered(config, base, origin))
-    tested = self_test(base, config.engine.kernel)
     if config.model.source == "demo":
         offer_embedded(registry, store)
     register_wanted(registry, wanted, store.intake, config.http.max_adapter_bytes)

@@ -120,6 +120,7 @@ def _serve(
         house.bridge.start()
         house.jobs.start()
         _announce(config, house.services, time.monotonic() - started)
+        house.registry.verifier.start()
         yield
         await house.bridge.stop()
 
@@ -167,11 +168,11 @@ def _announce(config: ServerConfig, services: Services, seconds: float) -> None:
 
 
 def _warn_of_misfits(records: Sequence[AdapterRecord], base: str) -> None:
-    """Those that were registered on another base: a line each, with the first reason of how many."""
+    """Those that do not fit this base, or are damaged: a line each, with the first reason of how many."""
     for record in (each for each in records if each.findings):
         count = len(record.findings)
         log.warning(
-            "adapter %s is incompatible with the base %s and answered 409: %s%s",
+            "adapter %s is not served on the base %s and answered 409: %s%s",
             *(record.name, base, record.findings[0]["message"]),
             f", and {count - 1} more" if count > 1 else "",
         )

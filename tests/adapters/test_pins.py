@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lorikeet_adapters.errors import PinRefused
+from lorikeet_adapters.errors import AccessRefused, PinRefused
+from lorikeet_adapters.view import View
 from tests.adapters.bundles import bundle
 from tests.adapters.world import World
 
@@ -56,3 +57,29 @@ def test_what_was_left_out_comes_when_there_is_room(world: World) -> None:
     assert len(world.pins) == 1
     world.registry.update(names[first], pinned=False)
     assert world.pins[1:] == [(first, False), (other, True)]
+
+
+def test_a_tenant_leaves_pins_as_they_are_and_what_is_pinned_no_larger(tmp_path: Path) -> None:
+    """However it would grow: by other bytes, or by going back to those before."""
+    world = World(tmp_path, keep=3)
+    acme, operator = View(world.registry, "acme"), View(world.registry, None)
+    with pytest.raises(AccessRefused, match="pinned"):
+        acme.register("mine", bundle("one", rank=8), pinned=True)
+    wide = acme.register("mine", bundle("one", rank=8))[0].generation
+    acme.register("mine", bundle("two", rank=4), replace=True)
+    for view, pinned in ((operator, True), (acme, True), (acme, None)):
+        assert view.update("mine", pinned=pinned, metadata={"by": view.tenant or "us"}).pinned
+    before = world.registry.record("mine")
+    for refused in (
+        lambda: acme.update("mine", pinned=False),
+        lambda: acme.register("mine", bundle("two", rank=4), pinned=False),
+        lambda: acme.register("mine", bundle("three", rank=5), replace=True),
+        lambda: acme.activate("mine", wide),
+    ):
+        with pytest.raises(AccessRefused, match="only the operator"):
+            refused()
+        assert world.registry.record("mine") == before
+    assert acme.register("mine", bundle("three", rank=4), replace=True)[0].pinned
+    assert operator.register("mine", bundle("four", rank=9), replace=True)[0].rank == 9
+    assert acme.register("mine", bundle("four", rank=9), replace=True) == (operator.record("mine"), False)
+    world.close()

@@ -93,7 +93,7 @@ def test_a_folder_of_the_first_schema_is_opened_with_everything_everyones(tmp_pa
     for _ in range(2):  # as it is migrated, and as it is from then on
         with Store(tmp_path) as store:
             (name,) = store.catalogue.names()
-            assert name.details == {**json.loads(details), "tenants": None}
+            assert name.details == {**json.loads(details), "tenants": None, "shared_after": 7}
             assert name.access == EVERYONE
             assert [each.id for each in store.catalogue.history("formal", 9)] == [7]
             assert store.notes.answer("", "once") == ("d", "told")

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+from lorikeet_adapters.errors import BaseModelRefused
 from lorikeet_adapters.notes import ServedBase
+from lorikeet_adapters.quantization import Quantization
+from lorikeet_adapters.registry import Registry
 from lorikeet_adapters.store import Store
+from lorikeet_server.assembly import assemble
+from lorikeet_server.config import ModelConfig, ServerConfig
+from lorikeet_server.engine.runner import Runner
 from lorikeet_server.examples import EXAMPLES, examples_of
+from tests.adapters.bundles import WordChecker, bundle
 from tests.server.process import ServerProcess, lorikeet
 from tests.server.world import BASE, World
 
@@ -25,7 +34,7 @@ def test_adapters_of_another_base_are_named_with_a_reason_and_not_offered(
     try:
         assert server.url
         (line,) = [each for each in server.log.splitlines() if "WARNING" in each and "formal" in each]
-        assert "adapter formal is incompatible with the base demo" in line
+        assert "adapter formal is not served on the base demo" in line
         assert "model.layers.0" in line
         assert "adapters: extract, friendly, triage" in server.log
         offered = server.output
@@ -33,6 +42,32 @@ def test_adapters_of_another_base_are_named_with_a_reason_and_not_offered(
         server.close()
     for example in EXAMPLES:
         assert (f'"{example.model}"' in offered) == ("formal" not in example.model)
+
+
+def test_a_base_that_is_refused_leaves_the_folder_to_the_one_before(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is judged against a base that is never served, and no command takes it for the folder's."""
+
+    def wrong(self: Runner, *given: Any) -> torch.Tensor:
+        return 2 * forward(self, *given)
+
+    with Store(tmp_path) as store:
+        registry = Registry(store, "former", WordChecker(), fingerprint="former")
+        registry.register("mine", bundle("words"))
+        registry.close()
+        store.notes.remember_base(former := ServedBase("former/folder", "former"))
+        before = store.catalogue.generations()
+        forward = Runner._forward
+        monkeypatch.setattr(Runner, "_forward", wrong)
+        with pytest.raises(BaseModelRefused, match="differs from generate"):
+            assemble(
+                ServerConfig(ModelConfig(str(world.base), quantization=Quantization.FP32, device="cpu")),
+                store,
+                {},
+            )
+        assert store.notes.base() == former
+        assert store.catalogue.generations() == before
 
 
 @pytest.mark.parametrize(

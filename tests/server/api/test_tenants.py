@@ -226,6 +226,18 @@ def test_what_only_the_operator_may_say(house: Keyed, world: World) -> None:
     assert house.by("operator").get("/v1/adapters/formal").json()["tenants"] == ["acme"]
 
 
+def test_a_pin_is_the_operators_to_give_and_to_take(house: Keyed) -> None:
+    operator, acme = house.by("operator"), house.by("acme")
+    assert operator.patch("/v1/adapters/formal", json={"pinned": True}).json()["pinned"]
+    refused = acme.patch("/v1/adapters/formal", json={"pinned": False})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "not_yours"), refused.text
+    assert acme.patch("/v1/adapters/formal", json={"pinned": True, "metadata": {"a": 1}}).json()["pinned"]
+    assert acme.patch("/v1/adapters/formal", json={"metadata": {"a": 2}}).json()["pinned"]
+    assert acme.patch("/v1/adapters/no-such", json={"pinned": True}).status_code == 404
+    operator.patch("/v1/adapters/formal", json={"tenants": ["beta"]})
+    assert acme.patch("/v1/adapters/formal", json={"pinned": False}).status_code == 404
+
+
 @pytest.mark.parametrize("tenants", [[], ["a b"], ["../x"], ["*", "acme"], [""], ["é"], ["a" * 65]])
 def test_tenants_that_cannot_be_are_400(house: Keyed, tenants: list[str]) -> None:
     answer = house.by("operator").patch("/v1/adapters/formal", json={"tenants": tenants})
@@ -280,6 +292,53 @@ def test_a_name_that_was_anothers_brings_no_history(house: Keyed, world: World) 
     assert [each["event"] for each in seen] == ["registered"]
     whole = house.by("operator").get("/v1/adapters/history/passed-on").json()["data"]
     assert [each["event"] for each in whole] == ["registered", "deleted", "registered"]
+
+
+def told(client: TestClient, path: str) -> list[tuple[str, list[str]]]:
+    """What a history says, the newest first: each event with the names of its targets."""
+    answer = client.get(path).json()
+    return [
+        (each["event"], [target["name"] for target in each["targets"] or []])
+        for each in answer.get("history", answer.get("data"))
+    ]
+
+
+@pytest.mark.safety("security 1")
+def test_a_history_names_nothing_that_is_private_to_others(house: Keyed) -> None:
+    """An alias that was acme's and becomes everyone's brings nothing of acme's along."""
+    operator, beta = house.by("operator"), house.by("beta")
+    assert operator.put("/v1/aliases/ours", json={"targets": [{"name": "friendly"}]}).status_code == 200
+    assert operator.put("/v1/aliases/ours", json={"targets": [{"name": "triage"}]}).status_code == 200
+    for path in ("/v1/aliases/ours", "/v1/adapters/history/ours"):
+        assert told(beta, path) == [("alias_set", ["triage"]), ("alias_set", ["friendly"])]
+        assert len(told(operator, path)) == 3
+        assert "formal" not in beta.get(path).text
+    assert "formal" not in beta.get("/v1/aliases").text
+    operator.patch("/v1/adapters/formal", json={"tenants": ["*"]})
+    assert "formal" not in beta.get("/v1/aliases/ours").text, "it was private then"
+    assert beta.get("/v1/adapters/history/ours", params={"limit": 1}).json()["has_more"]
+
+
+@pytest.mark.safety("security 1")
+@pytest.mark.parametrize("at_once", [True, False], ids=["with other bytes", "as it is"])
+def test_a_name_that_is_shared_later_brings_no_private_past(
+    house: Keyed, world: World, at_once: bool
+) -> None:
+    """Whether the operator opens it by itself or in the breath that replaces it."""
+    operator, beta = house.by("operator"), house.by("beta")
+    private = operator.get("/v1/adapters/formal").json()["generation"]
+    if at_once:
+        given = {"replace": "true", "tenants": '["*"]'}
+        assert upload(operator, world.adapters["triage"], "formal", **given).status_code == 201
+    else:
+        assert upload(operator, world.adapters["triage"], "formal", replace="true").status_code == 201
+        operator.patch("/v1/adapters/formal", json={"tenants": ["*"]})
+    seen = beta.get("/v1/adapters/history/formal")
+    assert [each["event"] for each in seen.json()["data"]] == ["replaced" if at_once else "updated"]
+    assert private not in seen.text
+    assert private in operator.get("/v1/adapters/history/formal").text
+    operator.patch("/v1/adapters/formal", json={"metadata": {"now": "shared"}})
+    assert len(told(beta, "/v1/adapters/history/formal")) == 2
 
 
 def test_idempotency_keys_do_not_cross_tenants(house: Keyed) -> None:
