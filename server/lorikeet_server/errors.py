@@ -170,6 +170,7 @@ TABLE: dict[type[LorikeetError], HttpError] = {
     jobs.JobConflict: HttpError(409, INVALID, "job_conflict"),
     jobs.JobsWaiting: HttpError(429, "rate_limit_error", "jobs_waiting", "overloaded", retry_after=60),
     jobs.TrainingUnavailable: HttpError(400, INVALID, "training_unavailable"),
+    jobs.TrainingBroken: HttpError(503, "server_error", "training_stopped", "overloaded", retry_after=60),
     RequestError: HttpError(500, "server_error", "internal_error", "incomplete_generation"),
     RequestRefused: HttpError(400, INVALID, "invalid_request"),
     ContextTooLong: HttpError(400, INVALID, "context_length_exceeded"),

@@ -172,6 +172,7 @@ def compare(trainer: Trainer, kills: int, **more: Any) -> None:
     trainer.client.completions.create(model=last.fine_tuned_model_checkpoint, prompt="where", max_tokens=1)
 
 
+@pytest.mark.safety("reliability 10")
 @pytest.mark.timeout(600)
 def test_kills_of_worker_and_server_leave_no_trace(trainer: Trainer) -> None:
     compare(trainer, kills=2)

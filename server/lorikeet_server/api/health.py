@@ -16,9 +16,13 @@ async def live(http: Request) -> Response:
 
 
 async def ready(http: Request) -> Response:
-    """Routes exist only after the base is loaded and has passed its self-test; red again once the server stops."""
+    """Routes exist only after the base is loaded and has passed its self-test; red again once the server stops.
+
+    Training that has stopped is said and turns nothing red: answers do not depend on it.
+    """
     services: Services = http.app.state.services
-    return _status("draining" if services.requests.draining else _life(services))
+    said = {"training": "stopped"} if services.jobs.is_broken else {}
+    return _status("draining" if services.requests.draining else _life(services), **said)
 
 
 async def info(http: Request) -> Response:
@@ -53,5 +57,5 @@ def _life(services: Services) -> str:
     return "hangs" if services.requests.hangs else "ok"
 
 
-def _status(status: str) -> Response:
-    return JSONResponse({"status": status}, 200 if status == "ok" else 503)
+def _status(status: str, **more: str) -> Response:
+    return JSONResponse({"status": status, **more}, 200 if status == "ok" else 503)

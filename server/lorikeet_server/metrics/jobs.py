@@ -20,6 +20,11 @@ class Jobs(Protocol):
         """Steps, checkpoints, and workers lost."""
         ...
 
+    @property
+    def is_broken(self) -> bool:
+        """Whether training has ended by an error."""
+        ...
+
 
 class NoJobs:
     """A server without an office."""
@@ -29,6 +34,8 @@ class NoJobs:
 
     def totals(self) -> tuple[int, int, int]:
         return (0, 0, 0)
+
+    is_broken = False
 
 
 class JobFacts(Collector):
@@ -44,6 +51,11 @@ class JobFacts(Collector):
         for state, count in self._jobs.counts().items():
             states.add_metric([state], count)
         yield states
+        yield GaugeMetricFamily(
+            "lorikeet_training_stopped",
+            "1 when an error has ended training: jobs wait until the server is restarted.",
+            value=float(self._jobs.is_broken),
+        )
         steps, checkpoints, lost = self._jobs.totals()
         yield CounterMetricFamily(
             "lorikeet_training_steps", "Optimiser steps of fine-tuning jobs.", value=steps

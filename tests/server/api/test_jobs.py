@@ -313,6 +313,24 @@ def test_jobs_and_steps_are_counted(house: Keyed) -> None:
     assert len([each for each in lines if each.startswith("lorikeet_training_jobs{")]) == len(OUTER)
 
 
+@pytest.mark.safety("reliability 10")
+def test_training_that_has_stopped_is_told_and_turns_nothing_red(house: Keyed) -> None:
+    operator = house.by("operator")
+    broken, file = house.server.jobs.supervisor._broken, upload(house)
+    assert "lorikeet_training_stopped 0.0" in operator.get("/metrics").text
+    assert operator.get("/health/ready").json() == {"status": "ok"}
+    broken.set()
+    try:
+        answer = house.by("acme").post(JOBS, json={"model": BASE, "training_file": file})
+        assert (answer.status_code, error_of(answer)["code"]) == (503, "training_stopped")
+        assert int(answer.headers["retry-after"]) == 60
+        assert "lorikeet_training_stopped 1.0" in operator.get("/metrics").text
+        ready = operator.get("/health/ready")
+        assert (ready.status_code, ready.json()) == (200, {"status": "ok", "training": "stopped"})
+    finally:
+        broken.clear()
+
+
 def test_without_keys_a_form_needs_the_header(client: TestClient) -> None:
     sent = {"file": ("a.jsonl", b"{}")}
     assert client.post(FILES, files=sent, data={"purpose": "fine-tune"}).status_code == 403

@@ -9,7 +9,8 @@
         ├── JobRefused           what is asked cannot be trained
         ├── JobConflict          the job is in no state for this
         ├── JobsWaiting          as many jobs of this owner as may wait
-        └── TrainingUnavailable  this server does not train
+        ├── TrainingUnavailable  this server does not train
+        └── TrainingBroken       it did, until an error ended that
 
 To add one: subclass, one sentence, and a row in `lorikeet_server.errors.TABLE`.
 """
@@ -65,3 +66,7 @@ class JobsWaiting(JobError):
 
 class TrainingUnavailable(JobError):
     """This server does not train."""
+
+
+class TrainingBroken(JobError):
+    """What runs the jobs has ended by an error; they wait for the next start."""

@@ -16,7 +16,7 @@ from lorikeet_adapters.view import View
 from lorikeet_trainer.jobs.briefing import Base, Material, Parent, brief, recipe_of
 from lorikeet_trainer.jobs.clerk import Clerk
 from lorikeet_trainer.jobs.database import Database
-from lorikeet_trainer.jobs.errors import JobRefused, TrainingUnavailable
+from lorikeet_trainer.jobs.errors import JobRefused, TrainingBroken, TrainingUnavailable
 from lorikeet_trainer.jobs.files import Files
 from lorikeet_trainer.jobs.job import FilePurpose, Job, Order, new_id
 from lorikeet_trainer.jobs.ledger import Ledger, Note
@@ -66,10 +66,11 @@ class Office:
             jobs=limits.jobs,
             silence=limits.silence,
             command=command,
+            upkeep=self.files.drop_expired,
         )
 
     def start(self) -> None:
-        self.files.drop_expired()
+        """Before the first order is taken."""
         self.supervisor.start()
 
     def leave(self) -> None:
@@ -82,6 +83,11 @@ class Office:
         """Whether every worker has ended since `leave`."""
         return self.supervisor.is_gone
 
+    @property
+    def is_broken(self) -> bool:
+        """Whether training has ended by itself: no job goes on before the server is started again."""
+        return self.supervisor.is_broken
+
     def close(self, seconds: float) -> None:
         """Workers have so long; then they are killed and go on at the next start all the same."""
         self.supervisor.close(seconds)
@@ -90,8 +96,8 @@ class Office:
     def create(self, order: Order, owner: str, key: str | None = None, digest: str = "") -> tuple[Job, bool]:
         """A new job, or the one that was made of the same order under this key before, and False.
 
-        Raises JobRefused, FileMissing, JobConflict, JobsWaiting, TrainingUnavailable, or AdapterNotFound
-        for a model that is not there for this owner.
+        Raises JobRefused, FileMissing, JobConflict, JobsWaiting, TrainingUnavailable, TrainingBroken, or
+        AdapterNotFound for a model that is not there for this owner.
         """
         self._check_available()
         material, generation = self._material(order, owner)
@@ -162,6 +168,10 @@ class Office:
             raise TrainingUnavailable("this server does not train; start it with --training-jobs 1 or more")
         if self._is_ours and importlib.util.find_spec(NEEDED) is None:
             raise TrainingUnavailable("this server was installed without lorikeet[train] and cannot train")
+        if self.is_broken:
+            raise TrainingBroken(
+                "training has stopped after an error; it goes on when the server is restarted"
+            )
 
     def _check_recipe(self, job: Job) -> None:
         """What the worker would refuse at once is refused here."""

@@ -1,49 +1,37 @@
-"""One thread that has the workers: starts the next job, hears all, stops who must, takes up what was lost."""
+"""One thread that has the workers: starts the next job, hears all, stops who must, takes up what was lost.
+
+Nothing that happens to one job ends another: it is tried again later (`rests`), and so is a whole round.
+"""
 
 from __future__ import annotations
 
 import logging
-import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
-from lorikeet_trainer.jobs.briefing import TRAINING
 from lorikeet_trainer.jobs.clerk import Clerk
-from lorikeet_trainer.jobs.errors import JobConflict
+from lorikeet_trainer.jobs.errors import JobConflict, JobNotFound
+from lorikeet_trainer.jobs.folders import Folders
+from lorikeet_trainer.jobs.hand import Ended, Hand
 from lorikeet_trainer.jobs.job import Job, JobFailure
 from lorikeet_trainer.jobs.ledger import Ledger, Note
 from lorikeet_trainer.jobs.lifecycle import WITH_WORKER, JobEvent, JobState
 from lorikeet_trainer.jobs.process import COMMAND, LOG, WorkerProcess, end_orphan
+from lorikeet_trainer.jobs.rests import Rests
 from lorikeet_trainer.messages import Message
-from lorikeet_trainer.request import REQUEST_FILE
 
 log = logging.getLogger("lorikeet")
 TICK_S = 1.0  # how long steps may wait to be written down, and how often silence is looked for
-STOP_S = 300.0  # for a checkpoint, once a worker was told to stop
 ORPHAN_S = 30.0
-KEPT = frozenset({REQUEST_FILE, LOG})  # of the folder of a job that is over
+UPKEEP_S = 60.0
 LEAST_ROWS = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    code: int
-
-
-@dataclass(slots=True)
-class Hand:
-    """A worker and since when it has been silent, or told to stop; in `time.monotonic` seconds."""
-
-    process: WorkerProcess
-    heard: float
-    told: float | None = None
-    killed: bool = False
-    last_words: bool = field(default=False)
+ROUND, UPKEEP = "a round of training jobs", "the upkeep of training files"  # rest as jobs do
+LOST = "The training process was lost"
 
 
 class Supervisor:
@@ -59,21 +47,29 @@ class Supervisor:
         silence: float = 1800.0,
         command: Sequence[str] = COMMAND,
         clock: Callable[[], float] = time.time,
+        upkeep: Callable[[], None] = lambda: None,
     ) -> None:
         self._ledger = ledger
         self._clerk = clerk
-        self._folder = folder
+        self._folders = Folders(folder)
         self._jobs = jobs
         self._silence = silence
         self._command = command
         self._clock = clock
+        self._upkeep = upkeep
+        self._kept_up = 0.0
+        self._rests = Rests()
+        self._cleared: set[str] = set()
         self._heard: SimpleQueue[tuple[str, Message | Ended] | None] = SimpleQueue()
         self._hands: dict[str, Hand] = {}
         self._leaving = threading.Event()
         self._gone = threading.Event()  # the thread has ended
+        self._broken = threading.Event()  # and not because it was told to
         self._thread = threading.Thread(target=self._run, name="jobs", daemon=True)
 
     def start(self) -> None:
+        """Orders that a dead server did not finish leave folders, which go before the first order is taken."""
+        self._folders.sweep([each.id for each in self._ledger.jobs()])
         self._thread.start()
 
     def wake(self) -> None:
@@ -89,6 +85,11 @@ class Supervisor:
     def is_gone(self) -> bool:
         return self._gone.is_set() or not self._thread.is_alive()
 
+    @property
+    def is_broken(self) -> bool:
+        """Whether the thread ended by itself: no job goes on before the next start."""
+        return self._broken.is_set()
+
     def close(self, seconds: float) -> bool:
         """Wait for the workers that `leave` has told, and kill what is left then; False if something was."""
         self.leave()
@@ -101,15 +102,32 @@ class Supervisor:
 
     def _run(self) -> None:
         try:
-            self._recover()
+            self._begin()
             while not self._leaving.is_set() or self._hands:
-                self._round(self._gathered())
-        except Exception:
-            log.exception("the supervisor of training jobs has stopped; restart the server")
+                said = self._gathered()
+                with self._guarded(ROUND):
+                    self._round(said)
+                    self._rests.forget(ROUND)
+                if self._rests.has(ROUND):
+                    self._leaving.wait(self._rests.left(ROUND))
+        except BaseException:
+            log.critical("training jobs have stopped and wait; restart the server", exc_info=True)
+            self._broken.set()
             for each in self._hands.values():
                 each.process.kill()
         finally:
             self._gone.set()
+
+    @contextmanager
+    def _guarded(self, name: str) -> Iterator[None]:
+        """What goes wrong with one job is that job's alone: it is taken up again after a rest."""
+        try:
+            yield
+        except JobConflict:
+            log.debug("%s was moved by its owner meanwhile", name)  # the next round sees where it is
+        except Exception:
+            seconds = self._rests.begin(name)
+            log.exception("%s went wrong and is tried again in %g s", name, seconds)
 
     def _gathered(self) -> list[tuple[str, Message | Ended]]:
         """What was said within a tick of its first word."""
@@ -123,13 +141,24 @@ class Supervisor:
 
     def _round(self, said: list[tuple[str, Message | Ended]]) -> None:
         for job, group in groupby(said, key=lambda each: each[0]):
-            self._listen(job, [word for _, word in group])
-        for each in self._ledger.jobs(None, JobState.VALIDATING):
-            self._accept(each)
+            with self._guarded(job):
+                self._listen(job, [word for _, word in group])
+        self._recover(LOST)
+        for each in self._rested(JobState.VALIDATING):
+            with self._guarded(each.id):
+                self._accept(each)
         for job in list(self._hands):
-            self._watch(self._ledger.get(job, None), self._hands[job])
+            with self._guarded(job):
+                self._watch(self._ledger.get(job, None), self._hands[job])
         if not self._leaving.is_set():
             self._start_next()
+        self._clear_over()
+        self._keep_up()
+
+    def _rested(self, *states: JobState) -> list[Job]:
+        """Those without a worker that have not just failed."""
+        found = self._ledger.jobs(None, *states)
+        return [each for each in found if each.id not in self._hands and not self._rests.has(each.id)]
 
     def _listen(self, job: str, said: list[Message | Ended]) -> None:
         hand = self._hands[job]
@@ -137,11 +166,13 @@ class Supervisor:
         words = [each for each in said if not isinstance(each, Ended)]
         try:
             self._clerk.hear(job, words, self._clock())
+            self._rests.forget(job)
         except Exception:
+            self._rests.begin(job)
             log.exception("what the worker of %s said cannot be written down; the worker is ended", job)
             hand.process.kill()
         if ended := next((each for each in said if isinstance(each, Ended)), None):
-            del self._hands[job]
+            del self._hands[job]  # first: a job without a hand is recovered, whatever happens here
             self._ended(self._ledger.get(job, None), ended.code)
 
     def _ended(self, job: Job, code: int) -> None:
@@ -149,39 +180,39 @@ class Supervisor:
             log.warning(
                 "the worker of %s ended with %d and without a last word; see its %s", job.id, code, LOG
             )
-            job = self._clerk.lose(job, "The training process was lost")
-        if job.is_over:
-            self._clear(job.id)
+            self._clerk.lose(job, LOST)
 
     def _accept(self, job: Job) -> None:
         """What can be seen without the base's tokenizer; everything else is the worker's to say."""
-        rows = _rows(self._folder / job.id / TRAINING)
+        if not self._is_whole(job):
+            return
+        rows = self._folders.rows(job.id)
         if rows >= LEAST_ROWS:
-            note = Note("Files validated, moving job to queued state")
-            self._attempt(job, JobEvent.ACCEPT, note)
+            self._ledger.move(job.id, JobEvent.ACCEPT, Note("Files validated, moving job to queued state"))
             return
         message = f"the training file has {rows} rows, the least is {LEAST_ROWS}; add more examples"
-        if self._ledger.get(job.id, None).state is JobState.VALIDATING:
-            self._clerk.fail(job.id, JobFailure("invalid_training_file", message, "training_file"))
-            self._clear(job.id)
+        self._clerk.fail(job.id, JobFailure("invalid_training_file", message, "training_file"))
+
+    def _is_whole(self, job: Job) -> bool:
+        """Somebody may have removed its folder, which is the end of this job and of no other."""
+        if self._folders.is_whole(job.id):
+            return True
+        message = "what the job was given is gone from the server's data folder; order it again"
+        self._clerk.fail(job.id, JobFailure("data_lost", message))
+        return False
 
     def _watch(self, job: Job, hand: Hand) -> None:
-        now = time.monotonic()
         stops = job.state in (JobState.PAUSING, JobState.CANCELLING) or self._leaving.is_set()
-        if stops and hand.told is None:
-            hand.told = now
-            hand.process.stop()
-        late = hand.told is not None and now - hand.told > STOP_S
-        if not hand.killed and (late or now - hand.heard > self._silence):
-            log.warning("the worker of %s does not %s and is ended", job.id, "stop" if late else "speak")
-            hand.killed = True
-            hand.process.kill()
+        hand.watch(job.id, self._silence, stops=stops)
 
     def _start_next(self) -> None:
-        waiting = [each for each in self._ledger.jobs(None, JobState.QUEUED) if each.id not in self._hands]
-        for job in waiting[: max(self._jobs - len(self._hands), 0)]:
-            if self._attempt(job, JobEvent.START, Note("Fine-tuning job started")):
-                self._launch(job)
+        for job in self._rested(JobState.QUEUED):
+            if len(self._hands) >= self._jobs:
+                return
+            with self._guarded(job.id):
+                if self._is_whole(job):
+                    self._ledger.move(job.id, JobEvent.START, Note("Fine-tuning job started"))
+                    self._launch(job)
 
     def _launch(self, job: Job) -> None:
         def said(word: Message | Ended) -> None:
@@ -189,55 +220,57 @@ class Supervisor:
 
         try:
             process = WorkerProcess(
-                self._folder / job.id, said, lambda code: said(Ended(code)), self._command
+                self._folders.of(job.id), said, lambda code: said(Ended(code)), self._command
             )
         except OSError:
             log.exception("the worker of %s cannot be started", job.id)
+            self._rests.begin(job.id)
             self._clerk.lose(self._ledger.get(job.id, None), "The training process could not be started")
             return
         self._hands[job.id] = Hand(process, time.monotonic())
-        now = self._clock()
-        self._ledger.tell(job.id, (), lease=process.lease, heard=now, started=job.started or now)
         process.listen()
-
-    def _recover(self) -> None:
-        """What a server that died has left: workers, unfinished checkpoints, folders of nobody."""
-        known = {each.id: each for each in self._ledger.jobs()}
-        for job in known.values():
-            if job.state in WITH_WORKER:
-                self._take_up(job)
-            self._clerk.serve_checkpoints(job)
-        for each in self._folder.iterdir():
-            if each.name not in known:
-                shutil.rmtree(each, ignore_errors=True)
-            elif known[each.name].is_over:
-                self._clear(each.name)
-
-    def _take_up(self, job: Job) -> None:
-        if not end_orphan(self._folder / job.id, job.lease, ORPHAN_S):
-            log.error("a worker of %s is still there and cannot be ended", job.id)
-        self._clerk.lose(job, "The server was restarted")
-
-    def _attempt(self, job: Job, event: JobEvent, note: Note) -> bool:
-        """False when somebody paused or cancelled the job meanwhile."""
+        now = self._clock()
         try:
-            self._ledger.move(job.id, event, note)
-        except JobConflict:
-            return False
-        return True
+            self._ledger.tell(job.id, (), lease=process.lease, heard=now, started=job.started or now)
+        except BaseException:
+            process.kill()  # the next start would not know it
+            raise
+
+    def _begin(self) -> None:
+        """What a server that died has left: workers, and checkpoints that it had not yet made servable."""
+        with self._guarded(ROUND):
+            self._recover("The server was restarted")
+            for job in self._ledger.jobs():
+                with self._guarded(job.id):
+                    self._clerk.serve_checkpoints(job)
+
+    def _recover(self, reason: str) -> None:
+        """Jobs that should have a worker and have none."""
+        for job in self._rested(*WITH_WORKER):
+            with self._guarded(job.id):
+                if not end_orphan(self._folders.of(job.id), job.lease, ORPHAN_S):
+                    log.error("a worker of %s is still there and cannot be ended", job.id)
+                self._clerk.lose(job, reason)
+
+    def _clear_over(self) -> None:
+        for each in self._folders.names() - self._cleared - self._hands.keys():
+            if not self._rests.has(each):
+                with self._guarded(each):
+                    self._clear(each)
 
     def _clear(self, job: str) -> None:
-        """What a job that is over has no use for: its data, its checkpoints' optimisers."""
-        for each in (self._folder / job).iterdir():
-            if each.name in KEPT:
-                continue
-            if each.is_dir():
-                shutil.rmtree(each, ignore_errors=True)
-            else:
-                each.unlink(missing_ok=True)
+        try:
+            is_over = self._ledger.get(job, None).is_over
+        except JobNotFound:
+            return  # an order that is being taken
+        if is_over:
+            self._folders.clear(job)
+            self._cleared.add(job)
+            self._rests.forget(job)
 
-
-def _rows(path: Path) -> int:
-    """Lines that are not blank."""
-    with path.open("rb") as lines:
-        return sum(1 for line in lines if line.strip())
+    def _keep_up(self) -> None:
+        if time.monotonic() - self._kept_up > UPKEEP_S and not self._rests.has(UPKEEP):
+            with self._guarded(UPKEEP):
+                self._upkeep()
+                self._rests.forget(UPKEEP)
+                self._kept_up = time.monotonic()
