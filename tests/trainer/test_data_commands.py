@@ -66,7 +66,7 @@ def test_json_has_everything_the_tables_have(base_folder: Path, write: Write) ->
     assert [each["learned"] for each in training["sample"]["spans"]] == [False, True]
     assert validation["counts"] == {"overlap": 2}
     (finding, _) = validation["findings"]
-    assert set(finding) == {"line", "field", "code", "severity", "message", "fix"}
+    assert set(finding) == {"line", "field", "code", "severity", "message", "fix", "times"}
 
 
 def test_a_label_outside_the_set_is_refused_in_either_file(base_folder: Path, write: Write) -> None:

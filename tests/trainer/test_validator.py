@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from lorikeet_trainer.dataset import Dataset
 from lorikeet_trainer.errors import DatasetRefused
 from lorikeet_trainer.example import DataFormat
-from lorikeet_trainer.finding import Severity
+from lorikeet_trainer.finding import MOST_ERRORS, MOST_LISTED, Severity, counted
 from lorikeet_trainer.loading import load_dataset, read_dataset
 from lorikeet_trainer.remarks import overlap
 from lorikeet_trainer.rendering import Renderer
@@ -287,3 +287,30 @@ def test_no_file_crashes_the_validator_and_no_refusal_is_without_a_reason(lines:
         with pytest.raises(DatasetRefused) as caught:
             found.dataset()
         assert any(each.is_error for each in caught.value.findings)
+
+
+def test_errors_without_end_are_counted_and_a_hundred_are_listed(renderer: Renderer) -> None:
+    validated = validate(b"1\n" * 500_000, "rows", renderer)
+    assert [each.code for each in validated.findings].count("not_an_object") == MOST_LISTED + 1
+    assert counted(validated.findings)["not_an_object"] == MOST_ERRORS
+    assert validated.findings[0].sentence.startswith("reading stopped after line 10,000, at 10,000 errors")
+    assert not [each for each in validated.findings if each.code == "too_few_rows"]
+    with pytest.raises(DatasetRefused, match=r"\(and 10,000 more\)") as refused:
+        validated.dataset()
+    assert "10,001 errors" in refused.value.summary
+
+
+def test_warnings_without_end_are_counted_and_the_rows_are_used(renderer: Renderer) -> None:
+    validated = validate((CHATS[0] + b"\n") * 300, "rows", renderer)
+    assert (validated.is_usable, len(validated.rows)) == (True, 300)
+    assert counted(validated.findings)["duplicate"] == 299
+    assert len(validated.findings) == MOST_LISTED + 1
+
+
+def test_a_line_has_a_bound(renderer: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lorikeet_trainer.jsonl.MOST_LINE", 1000)
+    validated = validate(
+        b"\n".join((CHATS[0], b'{"text": "' + b"x" * 2000 + b'"}', CHATS[1])), "rows", renderer
+    )
+    assert [(each.line, each.code) for each in validated.findings if each.line] == [(2, "line_too_long")]
+    assert [row.line for row in validated.rows] == [1, 3]

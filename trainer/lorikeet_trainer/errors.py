@@ -37,9 +37,10 @@ class DatasetRefused(RefusedError):
     def __init__(self, name: str, findings: Sequence[RowFinding]) -> None:
         self.findings = tuple(findings)
         errors = [finding for finding in self.findings if finding.is_error]
-        count = f"{len(errors)} errors" if len(errors) > 1 else "1 error"
+        total = sum(finding.times for finding in errors)
+        count = f"{total:,} errors" if total > 1 else "1 error"
         self.summary = f"{name} cannot be used: {count}, shown above"
-        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        more = f" (and {total - 1:,} more)" if total > 1 else ""
         super().__init__(f"{name} cannot be used: {errors[0].sentence}{more}")
 
 

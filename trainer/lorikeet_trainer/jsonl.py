@@ -7,12 +7,14 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import NoReturn
 
 from lorikeet_trainer.errors import DatasetRefused
 from lorikeet_trainer.finding import MOST_SHOWN, RowFinding
 
+MOST_LINE = 16 << 20  # bytes; as Python's values a line takes ten times its size
 WHOLE = "write one whole JSON object per line"
 ARRAY = "write one JSON object per line, not one array; `lorikeet data convert` reads arrays too"
 
@@ -41,9 +43,18 @@ def unreadable(path: Path, error: OSError) -> DatasetRefused:
 
 def parse_jsonl(data: bytes) -> Iterator[Record | RowFinding]:
     """One value for each line that is not blank: the row, or why it cannot be read."""
-    for line, raw in enumerate(data.removeprefix(codecs.BOM_UTF8).split(b"\n"), start=1):
-        if raw.strip():
+    start = len(codecs.BOM_UTF8) if data.startswith(codecs.BOM_UTF8) else 0
+    for line in count(1):
+        end = data.find(b"\n", start)
+        stop = len(data) if end < 0 else end
+        if stop - start > MOST_LINE:
+            message = f"the line has {stop - start:,} bytes, the most is {MOST_LINE:,}"
+            yield RowFinding(line, "", "line_too_long", message, WHOLE)
+        elif (raw := data[start:stop]).strip():
             yield parse_line(line, raw)
+        if end < 0:
+            return
+        start = end + 1
 
 
 def parse_array(data: bytes) -> list[Record | RowFinding]:

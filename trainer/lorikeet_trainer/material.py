@@ -97,7 +97,8 @@ class _Reader:
         self._write(dataset.warnings)
         codes = sorted({each.code for each in dataset.warnings})
         if codes:
-            self.warn(f"{path.name}: {len(dataset.warnings)} warnings ({', '.join(codes)})")
+            total = sum(each.times for each in dataset.warnings)
+            self.warn(f"{path.name}: {total:,} warnings ({', '.join(codes)})")
         return dataset, data
 
     def _write(self, findings: Iterable[RowFinding]) -> None:

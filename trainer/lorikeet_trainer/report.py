@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 from lorikeet_trainer.estimate import Estimate
-from lorikeet_trainer.finding import RowFinding
+from lorikeet_trainer.finding import RowFinding, counted
 from lorikeet_trainer.sample import Sample
 from lorikeet_trainer.saying import first_of_each
 from lorikeet_trainer.validator import Validated
@@ -77,7 +77,7 @@ def report_on(
         limit=validated.limit,
         lengths=histogram(lengths),
         labels=dict(_labels(validated).most_common(MOST_LABELS)),
-        counts=dict(Counter(finding.code for finding in findings)),
+        counts=dict(counted(findings)),
         findings=first_of_each(findings),
         estimate=estimate,
         sample=sample,

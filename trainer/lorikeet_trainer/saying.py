@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from lorikeet_trainer.finding import RowFinding
+from lorikeet_trainer.finding import RowFinding, counted
 from lorikeet_trainer.jsonl import unreadable
 
 SHOWN_PER_CODE = 20
@@ -16,17 +16,17 @@ SHOWN_PER_CODE = 20
 
 def show_findings(findings: Iterable[RowFinding]) -> None:
     found = tuple(findings)
-    show_first(first_of_each(found), Counter(finding.code for finding in found))
+    show_first(first_of_each(found), counted(found))
 
 
 def show_first(findings: Sequence[RowFinding], counts: Mapping[str, int]) -> None:
     """`counts` says how many there are of each code, where not all are given."""
     for finding in findings:
         typer.echo(f"{finding.severity} [{finding.code}] {finding.sentence}", err=True)
-    shown = Counter(finding.code for finding in findings)
+    shown = counted(findings)
     for code, count in counts.items():
         if count > shown[code]:
-            typer.echo(f"... and {count - shown[code]} more of [{code}]", err=True)
+            typer.echo(f"... and {count - shown[code]:,} more of [{code}]", err=True)
 
 
 def first_of_each(findings: Iterable[RowFinding]) -> tuple[RowFinding, ...]:

@@ -39,7 +39,8 @@ class Validated:
     """What a file turned out to be. `records` counts the rows that stand in it, good or bad.
 
     `limit` is the longest sequence in tokens. `findings` are in the order of the file, those about
-    the whole of it first.
+    the whole of it first; of each code the first hundred, and one that stands for the rest. After ten
+    thousand errors the rest of the file is not read.
     """
 
     name: str
@@ -77,14 +78,13 @@ def validate(
         for made in make_rows(bench, reading.examples(data)):
             rows += [each for each in made if isinstance(each, Row)]
             pairs += [each for each in made if isinstance(each, Pair)]
-            reading.findings += [each for each in made if isinstance(each, RowFinding)]
+            reading.findings.add(each for each in made if isinstance(each, RowFinding))
             watch(reading.line, lines)
     made_: list[Row | Pair] = [*rows, *pairs]
-    findings = [*reading.findings, *_remarks(bench, reading, rules, made_)]
+    reading.findings.add(_remarks(bench, reading, rules, made_))
     labels = rules.labels or tuple(sorted(reading.labels))
     if reading.format is DataFormat.CLASSIFICATION:
-        findings += imbalance(rows, labels)
-    findings.sort(key=lambda finding: finding.line)
+        reading.findings.add(imbalance(rows, labels))
     return Validated(
         name,
         hashlib.sha256(data).hexdigest(),
@@ -94,7 +94,7 @@ def validate(
         tuple(rows),
         tuple(pairs),
         labels,
-        tuple(findings),
+        reading.findings.listed(),
     )
 
 
@@ -120,6 +120,8 @@ def _remarks(
     if not reading.records:
         yield RowFinding(0, "", "no_rows", "there is no row in it", "write one JSON object per line")
         return
+    if reading.stopped:
+        return  # nobody knows how many there are
     left_out = sum(not each.kept for each in bench.overlong) if rules.may_cut else 0
     yield from few_rows(reading.records - left_out, rules.least_rows)
     if rules.may_cut:
