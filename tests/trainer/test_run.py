@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from transformers import LlamaForCausalLM
 
 from lorikeet_adapters.quantization import Quantization
 from lorikeet_adapters.source import open_folder
+from lorikeet_trainer.course import Validated
 from lorikeet_trainer.errors import DatasetRefused, LossNotFinite, RecipeRefused, ResumeRefused
 from lorikeet_trainer.history import read_history
 from lorikeet_trainer.messages import Began, Done, Message, Phase, Saved, Stepped, Warned
@@ -127,6 +129,17 @@ def test_it_does_not_go_on_with_something_else(tmp_path: Path, base_folder: Path
     with pytest.raises(ResumeRefused) as caught:
         run_here(folder)
     assert caught.value.field.startswith("base.")
+
+
+def test_a_validation_loss_that_is_no_number_ends_the_run_and_is_saved_nowhere(
+    tmp_path: Path, base_folder: Path, rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lorikeet_trainer.run.validate", lambda *_: Validated(math.nan, 0.5))
+    recipe = replace(RECIPE, checkpoint_steps=1, max_steps=2)
+    folder = make_job(tmp_path / "job", base_folder, rows, recipe)
+    with pytest.raises(LossNotFinite, match="the validation loss is nan at step 1"):
+        run_here(folder)
+    assert not list((folder / "checkpoints").glob("step-*"))
 
 
 def test_a_loss_that_is_no_number_keeps_the_last_checkpoint(

@@ -82,6 +82,8 @@ class Course(TrainerCallback):  # type: ignore[misc]  # transformers is untyped 
                 raise LossNotFinite(step, what, logs[key])
         due = step % self._plan.checkpoint_steps == 0 or step == self._plan.steps
         found = self._marks.validate() if due else None
+        if found is not None and not math.isfinite(found.loss):
+            raise LossNotFinite(step, "validation loss", found.loss)
         point = LossPoint(
             step=step,
             train_loss=logs["loss"],
