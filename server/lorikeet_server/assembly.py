@@ -118,7 +118,12 @@ def open_office(config: ServerConfig, folder: Path, registry: Registry, base: Ba
     """Where fine-tuning jobs are ordered; a job trains on the base as it is held here."""
     training = config.training
     trained = TrainedBase(
-        base.name, config.model.source, str(base.quantization), base.device.type, config.engine.threads
+        base.name,
+        config.model.source,
+        str(base.quantization),
+        str(base.device),
+        config.engine.threads,
+        config.model.trust_remote_code,
     )
     limits = TrainingLimits(training.training_jobs, training.max_files_bytes, training.job_silence_seconds)
     return Office(folder / "training", registry, trained, limits)

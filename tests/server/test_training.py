@@ -23,9 +23,7 @@ from tests.server.world import BASE, CONTEXT, World
 
 ROWS = [{"prompt": f"where is order {index}?", "completion": f" on shelf {index % 7}"} for index in range(24)]
 ASKED = [{"role": "user", "content": "where is my order?"}]
-TURNS = [
-    {"messages": [*ASKED, {"role": "assistant", "content": f" on shelf {index % 7}"}]} for index in range(24)
-]
+TURNS = [{"messages": [*ASKED, {"role": "assistant", "content": " here"}]}] * 24
 CHOICES = [
     {
         "input": {"messages": ASKED},
@@ -95,7 +93,7 @@ class Trainer:
     def finish(self, job: str) -> Any:
         told = [each["message"] for each in self.follow(job)]
         done = self.client.fine_tuning.jobs.retrieve(job)
-        assert done.status == "succeeded", (done, told)
+        assert done.status == "succeeded", (done.error, told)
         return done
 
     def tensors(self, generation: str) -> dict[str, bytes]:
@@ -185,8 +183,10 @@ def test_ten_kills_leave_no_trace(trainer: Trainer) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_the_official_client_chats_with_what_it_trained_and_trains_that_further(trainer: Trainer) -> None:
-    supervised = trainer.finish(trainer.order(TURNS))
+def test_the_official_client_chats_with_what_it_trained_and_trains_that_further(
+    trainer: Trainer, world: World
+) -> None:
+    supervised = trainer.finish(trainer.order(TURNS, max_steps=100, checkpoint_steps=50, alpha=64.0))
     assert trainer.chat(supervised.fine_tuned_model)
     preferring = trainer.finish(
         trainer.order(CHOICES, model=supervised.fine_tuned_model, kind="dpo", learning_rate=1e-4)
@@ -194,7 +194,9 @@ def test_the_official_client_chats_with_what_it_trained_and_trains_that_further(
     assert preferring.fine_tuned_model != supervised.fine_tuned_model
     assert trainer.chat(preferring.fine_tuned_model)
     record = httpx.get(f"{trainer.process.url}/v1/adapters/{preferring.fine_tuned_model}").json()
-    assert record["provenance"]["parent"] is not None
+    assert record["provenance"]["parent"]["name"] == supervised.fine_tuned_model
+    assert record["provenance"]["base"]["source"] == BASE
+    assert str(world.base.parent) not in json.dumps(record)
 
 
 @pytest.mark.timeout(600)

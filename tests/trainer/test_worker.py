@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,18 @@ import torch
 
 from lorikeet_adapters.errors import BaseModelRefused
 from lorikeet_trainer import worker
-from lorikeet_trainer.errors import DatasetRefused, LossNotFinite, RecipeRefused, ResumeRefused
+from lorikeet_trainer.device import VISIBLE, Device, see_only
+from lorikeet_trainer.errors import (
+    DatasetRefused,
+    DeviceRefused,
+    LossNotFinite,
+    RecipeRefused,
+    ResumeRefused,
+)
 from lorikeet_trainer.finding import RowFinding
 from lorikeet_trainer.material import FileRefused
 from lorikeet_trainer.messages import Failed
+from lorikeet_trainer.request import Request
 from tests.trainer.jobs import run_worker
 
 FINDING = RowFinding(3, "prompt", "missing_key", "there is no prompt", "add it")
@@ -53,3 +62,26 @@ def test_a_worker_refuses_what_is_no_job_and_what_another_has(tmp_path: Path) ->
         (last,) = run_worker(tmp_path)[1]
     assert isinstance(last, Failed)
     assert "another worker is at work" in last.message
+
+
+@pytest.mark.parametrize(("seen", "index", "then"), [(None, 1, "1"), ("3,GPU-5", 1, "GPU-5"), ("2", 0, "2")])
+def test_one_cuda_device_is_seen(
+    monkeypatch: pytest.MonkeyPatch, seen: str | None, index: int, then: str
+) -> None:
+    monkeypatch.setenv(VISIBLE, seen or "")
+    if seen is None:
+        monkeypatch.delenv(VISIBLE)
+    see_only(index)
+    assert os.environ[VISIBLE] == then
+    with pytest.raises(DeviceRefused, match="no CUDA device 1"):
+        see_only(1)
+
+
+def test_a_worker_looks_for_its_device_among_those_it_may_see(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VISIBLE, "0")
+    Request("a", tmp_path / "rows", device=Device.CUDA, device_index=1).write(tmp_path)
+    said = run_worker(tmp_path)[1][-1]
+    assert isinstance(said, Failed)
+    assert (said.code, "no CUDA device 1" in said.message) == ("no_such_device", True)

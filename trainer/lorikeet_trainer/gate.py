@@ -87,8 +87,8 @@ def gate(
     if not traces:
         raise EvaluationRefused("there is no held-out row to judge the adapter by")
     refuse_missing(base.device)
-    loaded = load_base(base.model, base.quantization, base.device)
-    text = load_tokenizer(base.model)
+    loaded = load_base(base.model, base.quantization, base.device, trust_remote_code=base.trust_remote_code)
+    text = load_tokenizer(base.model, base.trust_remote_code)
     reasons = list(_prompts([each.held for each in traces], text))
     parents = {} if parent is None else {PARENT: read_adapter(parent, loaded)}
     try:

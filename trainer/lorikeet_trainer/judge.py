@@ -43,6 +43,7 @@ class HeldBase:
     model: str
     quantization: str
     device: Device = Device.CPU
+    trust_remote_code: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,10 @@ from lorikeet_trainer.recipe import Recipe
 DEFAULT = Recipe()
 
 
-def parent_of(folder: Path) -> Parent:
+def parent_of(folder: Path, name: str = "") -> Parent:
+    """`name` is the adapter's where the folder has another."""
     with (folder / WEIGHTS_FILE).open("rb") as file:
-        return Parent(folder.name, tensors_sha256(file))
+        return Parent(name or folder.name, tensors_sha256(file))
 
 
 def adopt(recipe: Recipe, folder: Path, base: BaseModel) -> Recipe:

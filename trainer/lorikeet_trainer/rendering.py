@@ -53,13 +53,15 @@ class Renderer:
     context: int
 
     @classmethod
-    def load(cls, source: str) -> Renderer:
+    def load(cls, source: str, trust_remote_code: bool = False) -> Renderer:
         """The tokenizer beside a base model. Raises BaseModelRefused."""
         where = resolve_source(source)
         local = Path(where).is_dir()
         try:
-            config = AutoConfig.from_pretrained(where, local_files_only=local)
-            tokenizer = AutoTokenizer.from_pretrained(where, local_files_only=local)
+            config, tokenizer = (
+                each.from_pretrained(where, local_files_only=local, trust_remote_code=trust_remote_code)
+                for each in (AutoConfig, AutoTokenizer)
+            )
         except (OSError, ValueError, KeyError) as error:
             raise tokenizer_refusal(source, where, error) from error
         return cls(cast("Tokenizer", tokenizer), _end_tokens(where, tokenizer), context_length(config))

@@ -21,7 +21,9 @@ REQUEST_FILE = "request.json"
 class Request:
     """`name` is the adapter's; `model` is demo, a model folder or a hub id; paths are absolute.
 
-    `parent` is the folder of the adapter that training goes on from. `threads` 0 leaves torch's choice.
+    `parent` is the folder of the adapter that training goes on from, `parent_name` what it is called
+    where that is not the folder's name. `device_index` counts the CUDA devices that this process may
+    see. `threads` 0 leaves torch's choice.
     With `quality_gate` an adapter whose validation loss is worse than its parent's (the base's without
     one) is quarantined. Without a `validation_file` the recipe's share of the rows is held out.
     """
@@ -31,7 +33,10 @@ class Request:
     model: str = "demo"
     validation_file: Path | None = None
     parent: Path | None = None
+    parent_name: str = ""
     device: Device = Device.CPU
+    device_index: int = 0
+    trust_remote_code: bool = False
     threads: int = 0
     quality_gate: bool = True
     recipe: Recipe = field(default_factory=Recipe)

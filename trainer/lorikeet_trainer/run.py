@@ -80,7 +80,7 @@ class Run:
         self._say(Began(Phase.VALIDATING))
         refuse_missing(self._request.device)
         refuse_unavailable(self._request.recipe, self._request.device)
-        renderer = Renderer.load(self._request.model)
+        renderer = Renderer.load(self._request.model, self._request.trust_remote_code)
         material = read_material(self._request, renderer, self._folder, lambda text: self._say(Warned(text)))
         traces, plan, metrics, history = self._learn(renderer, material)
         gc.collect()  # the base is loaded again, as the server loads it
@@ -117,7 +117,9 @@ class Run:
 
     def _load(self, renderer: Renderer, material: Material) -> Trained:
         request = self._request
-        base = open_base(request.model, request.recipe, request.device)
+        base = open_base(
+            request.model, request.recipe, request.device, trust_remote_code=request.trust_remote_code
+        )
         recipe = request.recipe if request.parent is None else adopt(request.recipe, request.parent, base)
         plan = resolve(recipe, base, material.training, checked=request.parent is not None)
         (self._folder / PLAN_FILE).write_text(json.dumps(as_plain(plan), indent=2) + "\n")
@@ -128,7 +130,7 @@ class Run:
             plan,
             0.0,
             library_versions(),
-            parent_of(request.parent) if request.parent else None,
+            parent_of(request.parent, request.parent_name) if request.parent else None,
         )
         return Trained(base, adapt(base, plan, request.parent), plan, provenance, [])
 
@@ -199,7 +201,7 @@ class Run:
         verdict = gate(
             self._folder / ADAPTER_FOLDER,
             traces,
-            HeldBase(request.model, plan.quantization, request.device),
+            HeldBase(request.model, plan.quantization, request.device, request.trust_remote_code),
             parent=request.parent,
             quality=request.quality_gate,
             beta=plan.beta or 0.1,

@@ -85,9 +85,11 @@ def train(job: Job, display: Display) -> TrainedAdapter:
     return TrainedAdapter(job.out, dataset, plan, tuple(history), loss)
 
 
-def open_base(model: str, recipe: Recipe, device: Device) -> BaseModel:
+def open_base(model: str, recipe: Recipe, device: Device, *, trust_remote_code: bool = False) -> BaseModel:
     """The base in the form that is served, computing in what this machine is fast at."""
-    base = load_base(model, recipe.quantization, device, for_training=True)
+    base = load_base(
+        model, recipe.quantization, device, for_training=True, trust_remote_code=trust_remote_code
+    )
     if not bfloat16_is_fast(base.device):
         compute_in_float32(base.model)
     return base

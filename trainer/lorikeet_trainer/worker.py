@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TextIO
 
 from lorikeet_adapters.errors import AdapterRefused, BaseModelRefused, LorikeetError
+from lorikeet_trainer.device import Device, see_only
 from lorikeet_trainer.errors import (
     DatasetRefused,
     DeviceRefused,
@@ -109,6 +110,8 @@ def code_of(error: BaseException) -> str:
 
 def _work(folder: Path, voice: Voice, stop: Signal) -> Message:
     request = Request.read(folder)
+    if request.device is Device.CUDA:
+        see_only(request.device_index)
     import torch
 
     if request.threads:

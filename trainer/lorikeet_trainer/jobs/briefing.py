@@ -22,13 +22,17 @@ METHODS = {Method.SUPERVISED: recipe.Method.SFT, Method.DPO: recipe.Method.DPO}
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """The base exactly as it is served; the worker loads it the same way. `threads` 0 is torch's choice."""
+    """The base exactly as it is served; the worker loads it the same way.
+
+    `device` is torch's name of it, like `cpu` or `cuda:1`; `threads` 0 is torch's choice.
+    """
 
     name: str
     source: str
     quantization: str
     device: str
     threads: int = 0
+    trust_remote_code: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,10 @@ def request_of(folder: Path, job: Job, base: Base, material: Material) -> Reques
         model=base.source,
         validation_file=None if material.validation is None else folder / VALIDATION,
         parent=None if material.parent is None else folder / PARENT,
+        parent_name="" if material.parent is None else job.order.model,
         device=Device.CUDA if base.device.startswith("cuda") else Device.CPU,
+        device_index=int(base.device.partition(":")[2] or 0),
+        trust_remote_code=base.trust_remote_code,
         threads=base.threads,
         recipe=recipe_of(job.order, base),
     )
