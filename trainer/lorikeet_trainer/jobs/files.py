@@ -41,6 +41,7 @@ class Files:
         self, arrival: Arrival, filename: str, owner: str, purpose: FilePurpose, lifetime: float | None = None
     ) -> JobFile:
         """Take over a file that has arrived; it goes after `lifetime` seconds, if any. Raises FilesTooLarge."""
+        self.drop_expired()  # they take no room from what comes
         digest, now = arrival.seal(), self._clock()
         expires = None if lifetime is None else now + lifetime
         made = JobFile(new_id("file-"), owner, purpose, filename, arrival.size, digest, now, expires)

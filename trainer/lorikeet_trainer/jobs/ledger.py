@@ -59,10 +59,8 @@ class Ledger:
         Raises JobConflict for another body under the same key, JobsWaiting when `most` of the owner's are open.
         """
         with self._database.transaction() as rows:
-            if key is not None and (known := self._keyed(job.owner, key)):
-                if known[1] != digest:
-                    raise JobConflict("this Idempotency-Key was sent with another request; use a new key")
-                return self.get(known[0], None), False
+            if known := self.keyed(job.owner, key, digest):
+                return known, False
             if sum(not each.is_over for each in self.jobs(job.owner)) >= most:
                 raise JobsWaiting(f"{most} of your jobs are not over yet; wait for one, or cancel one")
             rows.execute(
@@ -71,6 +69,15 @@ class Ledger:
             )
             self._log(job.id, [note])
         return job, True
+
+    def keyed(self, owner: str, key: str | None, digest: str) -> Job | None:
+        """The job that this owner ordered under this key. Raises JobConflict when that was of another body."""
+        found = self._database.read(
+            "SELECT id, digest FROM jobs WHERE owner = ? AND idempotency = ?", (owner, key)
+        )
+        if found and found[0][1] != digest:
+            raise JobConflict("this Idempotency-Key was sent with another request; use a new key")
+        return self.get(found[0][0], None) if found else None
 
     def move(self, job: str, event: JobEvent, note: Note | None = None, **changes: Any) -> Job:
         """One transition, one transaction; `changes` are fields of the job. Raises JobConflict, JobNotFound."""
@@ -164,12 +171,6 @@ class Ledger:
             JobCheckpoint(id, of, step, folder, name, created, json.loads(metrics), bool(served))
             for id, of, step, folder, name, created, metrics, served in found
         ]
-
-    def _keyed(self, owner: str, key: str) -> tuple[str, str] | None:
-        found = self._database.read(
-            "SELECT id, digest FROM jobs WHERE owner = ? AND idempotency = ?", (owner, key)
-        )
-        return (found[0][0], found[0][1]) if found else None
 
     def _write(self, job: Job) -> None:
         id, owner, *changing = _row(job)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from lorikeet_adapters.view import View
 from lorikeet_trainer.jobs.briefing import Base, Material, Parent, brief, recipe_of
 from lorikeet_trainer.jobs.clerk import Clerk
 from lorikeet_trainer.jobs.database import Database
-from lorikeet_trainer.jobs.errors import JobRefused, TrainingBroken, TrainingUnavailable
+from lorikeet_trainer.jobs.errors import FileMissing, JobRefused, TrainingBroken, TrainingUnavailable
 from lorikeet_trainer.jobs.files import Files
 from lorikeet_trainer.jobs.job import FilePurpose, Job, Order, new_id
 from lorikeet_trainer.jobs.ledger import Ledger, Note
@@ -99,20 +99,30 @@ class Office:
         Raises JobRefused, FileMissing, JobConflict, JobsWaiting, TrainingUnavailable, TrainingBroken, or
         AdapterNotFound for a model that is not there for this owner.
         """
+        if known := self.ledger.keyed(owner, key, digest):
+            return known, False  # whatever has become of its files
         self._check_available()
-        material, generation = self._material(order, owner)
-        job = Job(new_id("ftjob-"), owner, replace(order, parent=generation), self.ledger.now())
-        self._check_recipe(job)
+        with self._material(order, owner) as (material, generation):
+            job = Job(new_id("ftjob-"), owner, replace(order, parent=generation), self.ledger.now())
+            self._check_recipe(job)
+            made, is_new = self._enter(job, material, key, digest)
+        self.supervisor.wake()
+        return made, is_new
+
+    def _enter(self, job: Job, material: Material, key: str | None, digest: str) -> tuple[Job, bool]:
+        """Its folder first, whole; nothing of it stays when it is no new job after all."""
         folder = self._jobs / job.id
         is_new = False
         try:
             brief(folder, job, self._base, material)
             note = Note(f"Created fine-tuning job: {job.id}")
             made, is_new = self.ledger.create(job, note, key, digest, MOST_OPEN)
+        except FileNotFoundError:
+            self._data(job.order, job.owner)  # one that was deleted meanwhile is its owner's to hear of
+            raise
         finally:
             if not is_new:
                 shutil.rmtree(folder, ignore_errors=True)
-        self.supervisor.wake()
         return made, is_new
 
     def cancel(self, job: str, owner: str | None) -> Job:
@@ -142,26 +152,36 @@ class Office:
         self.supervisor.wake()
         return moved
 
-    def _material(self, order: Order, owner: str) -> tuple[Material, str | None]:
-        training = self._data(order.training_file, owner, "training_file")
-        given = order.validation_file
-        validation = None if given is None else self._data(given, owner, "validation_file")
+    @contextmanager
+    def _material(self, order: Order, owner: str) -> Iterator[tuple[Material, str | None]]:
+        """With the parent's generation, which cannot go before the block ends."""
+        training, validation = self._data(order, owner)
         view = View(self._registry, owner or None)
         mix = view.lease([Term(order.model, 1.0)])
         try:
             if not mix.adapters:
-                return Material(training, validation), None
+                yield Material(training, validation), None
+                return
             found = self._registry.locate(mix.adapters[0])
             parent = Parent(found.config.read_bytes(), found.weights)
-            return Material(training, validation, parent), mix.adapters[0]
+            yield Material(training, validation, parent), mix.adapters[0]
         finally:
             view.release(mix)
 
-    def _data(self, file: str, owner: str, field: str) -> Path:
+    def _data(self, order: Order, owner: str) -> tuple[Path, Path | None]:
+        training = self._file(order.training_file, owner, "training_file")
+        given = order.validation_file
+        return training, None if given is None else self._file(given, owner, "validation_file")
+
+    def _file(self, file: str, owner: str, field: str) -> Path:
+        """Raises FileMissing, also for one that is being deleted, and JobRefused for another purpose's."""
         found = self.files.get(file, owner or None, field)
         if found.purpose is not FilePurpose.FINE_TUNE:
             raise JobRefused(f"{field}: {file} was not uploaded with the purpose fine-tune", field)
-        return self.files.path(found.id)
+        path = self.files.path(found.id)
+        if not path.exists():
+            raise FileMissing(file, field)
+        return path
 
     def _check_available(self) -> None:
         if not self._limits.jobs:
