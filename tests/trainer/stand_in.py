@@ -59,6 +59,9 @@ class StandIn:
         if ending == "failed":
             say(Failed("invalid_training_file", "line 3, messages: no assistant turn", "training_file"))
             return EXIT_FAILED
+        if ending.startswith("failed "):
+            say(Failed(ending.removeprefix("failed "), "/secret/base cannot be loaded"))
+            return EXIT_FAILED
         step, state = self.resumed()
         say(Began(Phase.TRAINING, self.total))
         while step < self.total:
@@ -90,6 +93,8 @@ class StandIn:
     def end(self, ending: str, state: bytes) -> int:
         say(Began(Phase.GATING, self.total))
         self.write(self.folder / "adapter", state)
+        record = {"base": {"source": "/secret/base", "quantization": "fp32"}}
+        (self.folder / "adapter" / "training_provenance.json").write_text(json.dumps(record))
         bad = ending == "quarantined"
         say(Done("adapter", self.total, 96, 2.0 / self.total, bad, "worse than its parent" if bad else ""))
         return EXIT_DONE

@@ -8,11 +8,14 @@ import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from lorikeet_adapters.errors import AdapterNotFound
+from lorikeet_adapters.errors import AdapterInUse, AdapterNotFound
 from lorikeet_adapters.view import View
+from lorikeet_trainer.device import Device
+from lorikeet_trainer.jobs.briefing import Base, Material, Parent, brief, request_of
 from lorikeet_trainer.jobs.errors import (
     FileInUse,
     FileMissing,
@@ -22,7 +25,7 @@ from lorikeet_trainer.jobs.errors import (
     JobRefused,
     TrainingUnavailable,
 )
-from lorikeet_trainer.jobs.job import Job, Order
+from lorikeet_trainer.jobs.job import FilePurpose, Job, Order
 from lorikeet_trainer.jobs.lifecycle import JobState
 from tests.trainer.office.house import BASE, PATIENCE, House, rows
 
@@ -286,6 +289,78 @@ def test_files_have_bounds_and_owners(tmp_path: Path) -> None:
     with pytest.raises(FileMissing):
         house.office.files.get(file.id, "beta")
     house.close()
+
+
+def test_files_whose_time_is_over_take_no_room(tmp_path: Path) -> None:
+    house = House(tmp_path, files=100)
+    with house.office.files.intake.file() as arrival:
+        arrival.write(b"x" * 60)
+        old = house.office.files.put(arrival, "a", "acme", FilePurpose.FINE_TUNE, lifetime=-1.0)
+    assert house.office.files.path(old.id).exists()
+    house.upload(b"x" * 60, "acme")
+    assert not house.office.files.path(old.id).exists()
+    house.close()
+
+
+def test_a_key_is_looked_up_before_the_files_are(house: House) -> None:
+    file = house.upload(rows())
+    order = Order(BASE, file.id, seed=1)
+    made, _ = house.office.create(order, "", "key", "digest")
+    house.until_over(made)
+    house.office.files.delete(file.id, None)
+    again, is_new = house.office.create(order, "", "key", "digest")
+    assert (again.id, is_new) == (made.id, False)
+
+
+def test_a_file_that_is_deleted_while_it_is_ordered_is_missing(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = house.upload(rows())
+
+    def deleted_first(*given: Any) -> None:
+        house.office.files.delete(file.id, None)
+        brief(*given)
+
+    monkeypatch.setattr("lorikeet_trainer.jobs.office.brief", deleted_first)
+    with pytest.raises(FileMissing) as missing:
+        house.office.create(Order(BASE, file.id), "")
+    assert missing.value.param == "training_file"
+    assert not list((house.store.folder / "training" / "jobs").iterdir())
+
+
+def test_a_parent_that_is_deleted_while_it_is_ordered_is_kept_until_it_is_linked(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent = str(house.until_over(house.order()).outcome.model)
+    house.registry.delete(f"{parent}:ckpt-step-12", timeout=0)  # the same bytes
+
+    def deleted_first(*given: Any) -> None:
+        with pytest.raises(AdapterInUse):
+            house.registry.delete(parent, timeout=0)
+        brief(*given)
+
+    monkeypatch.setattr("lorikeet_trainer.jobs.office.brief", deleted_first)
+    assert house.until_over(house.order(model=parent)).state is JobState.SUCCEEDED
+
+
+def test_a_job_is_told_the_device_and_the_form_of_the_base(tmp_path: Path) -> None:
+    base = Base("tiny", "/models/tiny", "nf4", "cuda:1", 2, trust_remote_code=True)
+    job = Job("ftjob-1", "", Order("ft:parent", "file-1"), 0.0)
+    parent = Parent(b"{}", tmp_path / "weights")
+    made = request_of(tmp_path, job, base, Material(tmp_path / "rows", parent=parent))
+    assert (made.device, made.device_index, made.trust_remote_code) == (Device.CUDA, 1, True)
+    assert (made.model, made.parent_name, made.threads) == ("/models/tiny", "ft:parent", 2)
+
+
+def test_what_names_the_operators_folders_is_for_the_log_alone(house: House) -> None:
+    for code in ("base_model_refused", "refused"):
+        done = house.until_over(house.order(rows(f"failed {code}")))
+        assert done.outcome.error is not None
+        assert done.outcome.error.code == code
+        told = [done.outcome.error.message, *house.messages(done)]
+        assert not [each for each in told if "/secret" in each]
+    record = house.registry.record(str(house.until_over(house.order()).outcome.model))
+    assert record.provenance == {"base": {"source": BASE, "quantization": "fp32"}}
 
 
 def test_what_a_kill_left_of_files_and_folders_is_swept(tmp_path: Path) -> None:

@@ -30,7 +30,8 @@ from lorikeet_trainer.messages import Began, Done, Failed, Message, Saved, Stepp
 
 log = logging.getLogger("lorikeet")
 KEPT_CHECKPOINTS = 3
-OURS = frozenset({"internal_error", "cannot_write", "invalid_request"})
+# Their reasons name folders of the operator's: the base's, the data's.
+OURS = frozenset({"base_model_refused", "cannot_write", "internal_error", "invalid_request", "refused"})
 GATE_FAILED, NOT_SERVABLE, WORKER_LOST = "gate_failed", "adapter_not_servable", "worker_lost"
 
 

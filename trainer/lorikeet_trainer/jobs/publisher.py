@@ -43,7 +43,7 @@ class Publisher:
                 files,
                 replace=True,
                 access=Access((job.owner,)) if job.owner else None,
-                provenance=_provenance(folder),
+                provenance=_provenance(folder, self.base),
                 metadata={"fine_tuning_job": job.id, **metadata},
             )
         return record.generation
@@ -69,9 +69,10 @@ def _generation(folder: Path) -> str:
     return hashlib.sha256(f"{config}{digest}".encode()).hexdigest()
 
 
-def _provenance(folder: Path) -> dict[str, Any] | None:
+def _provenance(folder: Path, base: str) -> dict[str, Any] | None:
+    """As the worker wrote it, with the name that the base is served under: where it lies is the operator's."""
     try:
         found: dict[str, Any] = json.loads((folder / PROVENANCE).read_bytes())
     except FileNotFoundError:
         return None
-    return found
+    return found | {"base": {**found["base"], "source": base}}
