@@ -123,7 +123,7 @@ class JobMachine(RuleBasedStateMachine):
         self.house = House(self.folder, started=False)
         for each, job in before.items():
             assert self.house.office.ledger.get(each, None) == job
-        self.house.office.supervisor._recover()
+        self.house.office.supervisor._begin()
         for job in before.values():
             if job.state in WITH_WORKER:
                 self.expect_lost(job)

@@ -138,12 +138,14 @@ def test_a_job_cancelled_before_it_had_a_worker_leaves_no_data(house: House) -> 
 
 
 def until_idle(house: House) -> None:
-    """Two rounds later, what the first has seen is done."""
-    for _ in range(2):
-        round_ = threading.Event()
-        before(house.office.supervisor, "_keep_up", round_.set)
+    """The last worker has ended; two rounds later, what the first of them has seen is done."""
+    rounds = 0
+    while rounds < 2:
+        over = threading.Event()
+        before(house.office.supervisor, "_keep_up", over.set)
         house.office.supervisor.wake()
-        assert round_.wait(PATIENCE)
+        assert over.wait(PATIENCE)
+        rounds = 0 if house.office.supervisor._hands else rounds + 1
 
 
 def test_rows_are_counted_however_long_a_line_is() -> None:
