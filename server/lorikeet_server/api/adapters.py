@@ -20,7 +20,7 @@ from lorikeet_adapters.names import check_name
 from lorikeet_adapters.record import AdapterRecord
 from lorikeet_adapters.source import AdapterFiles
 from lorikeet_server.api.backstage import checked, deleted
-from lorikeet_server.api.body import Body, read_body
+from lorikeet_server.api.body import MANY, Body, read_body
 from lorikeet_server.api.caller import view_of
 from lorikeet_server.api.precondition import answered_once, expected_generation, idempotency_key
 from lorikeet_server.api.records import (
@@ -54,7 +54,7 @@ class ChangeBody(Body):
     """What can be said of an adapter without new bytes; absent is unchanged."""
 
     pinned: bool | None = None
-    tenants: list[str] | None = None
+    tenants: list[str] | None = Field(default=None, max_length=MANY)
     metadata: dict[str, Any] | None = None
 
 

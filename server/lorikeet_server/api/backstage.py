@@ -20,6 +20,7 @@ T = TypeVar("T")
 CHECKING = 4  # registrations, dry runs and combinations at once; the others queue
 DELETING = 32  # they sleep until running requests have ended
 RENDERING = 8  # a template that never ends keeps its thread for ever, and must not take everybody's
+PARSING = 2  # large bodies at once: each takes a processor, and tens of megabytes
 WAITING = 64  # that may queue for either; each holds its body, and two open files
 
 
@@ -35,6 +36,10 @@ class Backstage:
         return CapacityLimiter(DELETING)
 
     @cached_property
+    def parsing(self) -> CapacityLimiter:
+        return CapacityLimiter(PARSING)
+
+    @cached_property
     def rendering(self) -> CapacityLimiter:
         return CapacityLimiter(RENDERING)
 
@@ -47,6 +52,12 @@ async def checked(http: Request, work: Callable[[], T]) -> T:
 async def deleted(http: Request, work: Callable[[], T]) -> T:
     """Run what waits for requests to end. Raises ServerBusy while too many wait for their turn."""
     return await _queued(http.app.state.backstage.deleting, "deleted", work)
+
+
+async def apart(http: Request, work: Callable[[], T]) -> T:
+    """Run what makes a value of a large body."""
+    limiter: CapacityLimiter = http.app.state.backstage.parsing
+    return await to_thread.run_sync(work, limiter=limiter)
 
 
 async def _queued(limiter: CapacityLimiter, what: str, work: Callable[[], T]) -> T:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import math
-from typing import Any, ClassVar, NoReturn, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationError, model_validator
 from pydantic_core import CoreSchema
 from starlette.requests import Request
 
+from lorikeet_server.api.backstage import apart
+from lorikeet_server.api.value import parse_json
 from lorikeet_server.errors import BodyTooLarge, RequestRefused
 
 B = TypeVar("B", bound="Body")
 MAX_REASONS = 20
-MAX_DEPTH = 64
+MANY = 1024  # items of a list that whoever works with it bounds more closely, and in better words
+SMALL = 64 << 10  # bytes that are parsed and checked where they came in: in a millisecond or two
 
 
 class Body(BaseModel):
@@ -73,79 +74,21 @@ class Body(BaseModel):
             raise RequestRefused(message, param=reasons[0][0] or None) from None
 
 
-async def read_json(request: Request, max_bytes: int) -> dict[str, Any]:
-    """The body as a JSON object. Raises BodyTooLarge or RequestRefused."""
+async def read_body(request: Request, kind: type[B]) -> B:
+    """Read, parse and check in one call; the limit is the application's. Raises BodyTooLarge or RequestRefused."""
+    raw = await _read(request, request.app.state.services.http.max_body_bytes)
+    if len(raw) <= SMALL:
+        return kind.parse(parse_json(raw))
+    return await apart(request, lambda: kind.parse(parse_json(raw)))
+
+
+async def _read(request: Request, max_bytes: int) -> bytes:
     raw = bytearray()
     async for chunk in request.stream():
         raw += chunk
         if len(raw) > max_bytes:
             raise BodyTooLarge(f"the body is over {max_bytes} bytes")
-    return parse_json(bytes(raw))
-
-
-def parse_json(raw: bytes) -> dict[str, Any]:
-    """The body as an object of strict JSON. Raises RequestRefused."""
-    value = parse_value(raw, "the body")
-    if not isinstance(value, dict):
-        raise RequestRefused("the body must be a JSON object")
-    return value
-
-
-def parse_value(raw: bytes, what: str) -> object:
-    """Strict JSON: no NaN, Infinity or number beyond a float, no lone surrogates, no key twice. `what` is its name in messages."""
-    try:
-        value: object = json.loads(
-            raw.decode(), parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_unique
-        )
-        json.dumps(value, ensure_ascii=False).encode()  # fails on a lone surrogate
-    except UnicodeError:
-        raise RequestRefused(f"{what} is not valid UTF-8 text") from None
-    except RecursionError:
-        raise RequestRefused(f"{what} is nested too deeply") from None
-    except json.JSONDecodeError as error:
-        raise RequestRefused(f"{what} is not valid JSON: {error}") from None
-    except ValueError:  # Python's own bound on integers
-        raise RequestRefused(f"{what} has a number of too many digits") from None
-    if _deeper_than(value, MAX_DEPTH):
-        raise RequestRefused(f"{what} is nested deeper than {MAX_DEPTH} levels")
-    return value
-
-
-async def read_body(request: Request, kind: type[B]) -> B:
-    """Read, parse and check in one call; the limit is the application's."""
-    return kind.parse(await read_json(request, request.app.state.services.http.max_body_bytes))
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise RequestRefused(f"the body is not valid JSON: {name} is no JSON number")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise RequestRefused(f"the number {text[:20]} in the body is too large")
-    return value
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        raise RequestRefused("an object in the body has the same key twice")
-    return made
-
-
-def _deeper_than(value: object, depth: int) -> bool:
-    """Level by level, not by recursion: what is stored must also be writable again, from any call depth."""
-    level: list[object] = [value]
-    for _ in range(depth):
-        level = [inner for each in level for inner in _inside(each)]
-    return any(isinstance(each, dict | list) for each in level)
-
-
-def _inside(value: object) -> list[object]:
-    if isinstance(value, dict):
-        return list(value.values())
-    return value if isinstance(value, list) else []
+    return bytes(raw)
 
 
 def _same(value: object, neutral: object) -> bool:

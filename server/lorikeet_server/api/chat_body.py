@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from lorikeet_server.api.body import Body
+from lorikeet_server.api.body import MANY, Body
 from lorikeet_server.api.wire import GenerationBody, Likely
 
 
@@ -21,7 +21,7 @@ class Message(Body):
 
     NO_EFFECT: ClassVar[frozenset[str]] = frozenset({"name"})
     role: Literal["system", "developer", "user", "assistant"]
-    content: list[TextPart]
+    content: list[TextPart] = Field(max_length=MANY)
 
     @field_validator("content", mode="before", json_schema_input_type=str | list[TextPart])
     @classmethod

@@ -10,7 +10,9 @@ from pydantic_core import PydanticCustomError
 from lorikeet_server.api.wire import MAX_CHOICES, GenerationBody, Likely
 
 COMPLETION_TOKENS = 16  # OpenAI's default
-TokenIds = list[Annotated[int, Field(ge=0)]]
+# The first wrong item is told, not each of a million.
+Texts = Annotated[list[str], Field(fail_fast=True)]
+TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(fail_fast=True)]
 
 
 class CompletionBody(GenerationBody):
@@ -21,7 +23,7 @@ class CompletionBody(GenerationBody):
         "logprobs": (False,),
         "top_logprobs": (0,),
     }
-    prompt: str | list[str] | TokenIds | list[TokenIds]
+    prompt: str | Texts | TokenIds | Annotated[list[TokenIds], Field(fail_fast=True)]
     best_of: int | None = Field(default=None, ge=1, le=MAX_CHOICES)
     echo: bool = False
     logprobs: Likely | None = None

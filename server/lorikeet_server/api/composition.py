@@ -15,7 +15,7 @@ from lorikeet_adapters.recipe import MajoritySign, Method, Recipe
 from lorikeet_adapters.record import AdapterRecord
 from lorikeet_server.api.backstage import checked
 from lorikeet_server.api.blame import blaming
-from lorikeet_server.api.body import Body, read_body
+from lorikeet_server.api.body import MANY, Body, read_body
 from lorikeet_server.api.caller import view_of
 from lorikeet_server.api.mix_body import WeightedAdapter
 from lorikeet_server.api.precondition import answered_once, expected_generation
@@ -25,13 +25,13 @@ from lorikeet_server.api.services import Services
 
 class ComposeBody(Body):
     name: str
-    adapters: list[WeightedAdapter] = Field(min_length=1)
+    adapters: list[WeightedAdapter] = Field(min_length=1, max_length=MANY)
     method: Literal["cat", "svd", "ties", "dare_linear", "dare_ties", "magnitude_prune"] = "cat"
     density: float = 0.5
     majority_sign_method: Literal["total", "frequency"] = "total"
     rank: int = 0
     replace: bool = False
-    tenants: list[str] | None = None
+    tenants: list[str] | None = Field(default=None, max_length=MANY)
     metadata: dict[str, Any] | None = None
 
 

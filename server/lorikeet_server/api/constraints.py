@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal, Protocol
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from lorikeet_server.api.body import Body, parse_value
+from lorikeet_server.api.body import Body
 from lorikeet_server.api.services import Services
+from lorikeet_server.api.value import parse_value
 from lorikeet_server.engine.constraint import Constraint, Grammar, Refusal
 from lorikeet_server.engine.schema import SchemaRefused
 from lorikeet_server.errors import ConstraintRefused, RequestRefused, ServerBusy
@@ -64,7 +65,7 @@ class StructuredOutputs(Body):
 
     definition: Any = Field(default=None, alias="json")
     json_object: bool = False
-    choice: list[str] | None = None
+    choice: Annotated[list[str], Field(fail_fast=True)] | None = None
 
     def constraint(self, place: str) -> Constraint | None:
         asked = [self.definition is not None, self.json_object, self.choice is not None]

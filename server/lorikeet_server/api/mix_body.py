@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from lorikeet_server.api.body import Body
+from lorikeet_server.api.body import MANY, Body
 
 Weight = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -29,8 +29,8 @@ class LlamaCppLora(Body):
 class MergedAdapters(Body):
     """LoRAX's form. `linear` is the exact weighted sum here, and needs neither density nor sign."""
 
-    ids: list[str] = Field(min_length=1)
-    weights: list[Weight] = Field(default_factory=list)
+    ids: list[str] = Field(min_length=1, max_length=MANY)
+    weights: list[Weight] = Field(default_factory=list, max_length=MANY)
     merge_strategy: Literal["linear", "ties", "dare_linear", "dare_ties"] = "linear"
     density: float = Field(default=0.0, validate_default=True)
     majority_sign_method: Literal["total", "frequency"] = "total"
@@ -49,6 +49,6 @@ class MergedAdapters(Body):
 class MixFields(Body):
     """The four forms in which a body can ask for a mix besides `model`."""
 
-    adapters: list[WeightedAdapter] | None = None
+    adapters: list[WeightedAdapter] | None = Field(default=None, max_length=MANY)
     merged_adapters: MergedAdapters | None = None
-    lora: list[LlamaCppLora] | None = None
+    lora: list[LlamaCppLora] | None = Field(default=None, max_length=MANY)

@@ -13,7 +13,7 @@ from starlette.requests import Request
 
 from lorikeet_adapters.hub import fetching
 from lorikeet_adapters.source import AdapterFiles, confine, open_folder
-from lorikeet_server.api.body import Body, read_body
+from lorikeet_server.api.body import MANY, Body, read_body
 from lorikeet_server.api.caller import check_operator
 from lorikeet_server.api.run import unless_gone
 from lorikeet_server.api.services import Services
@@ -45,7 +45,7 @@ class UploadFields(Body):
     name: str
     replace: bool = False
     pinned: bool | None = None
-    tenants: list[str] | None = None
+    tenants: list[str] | None = Field(default=None, max_length=MANY)
     metadata: dict[str, Any] | None = None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -15,6 +15,7 @@ from lorikeet_adapters.mix import parse_mix
 from lorikeet_server.api.body import Body, read_body
 from lorikeet_server.api.caller import view_of
 from lorikeet_server.api.chat_body import Message
+from lorikeet_server.api.completion_body import TokenIds
 from lorikeet_server.api.rendering import encoded
 from lorikeet_server.api.services import Services
 from lorikeet_server.errors import RequestRefused
@@ -46,7 +47,7 @@ class TokenizeBody(Body):
 
 class DetokenizeBody(Body):
     model: str | None = Field(default=None, max_length=2048)
-    tokens: list[Annotated[int, Field(ge=0)]]
+    tokens: TokenIds
 
 
 async def tokenize(http: Request) -> Response:

@@ -14,8 +14,9 @@ from lorikeet_adapters.form import FormReader
 from lorikeet_adapters.source import AdapterFiles
 from lorikeet_adapters.tar import TarReader
 from lorikeet_adapters.upload import Upload
-from lorikeet_server.api.body import parse_value
+from lorikeet_server.api.backstage import apart
 from lorikeet_server.api.services import Services
+from lorikeet_server.api.value import parse_value
 from lorikeet_server.errors import BodyTooLarge, RequestRefused, ServerBusy
 
 T = TypeVar("T")
@@ -78,7 +79,7 @@ async def received(http: Request, services: Services) -> AsyncIterator[tuple[dic
             reader = form = FormReader(options.get(b"boundary", b""), upload, services.http.max_body_bytes)
             await pump(http, reader, services.http.max_adapter_bytes)
             fields = form.fields
-        yield typed(fields), upload.files()
+        yield await apart(http, lambda: typed(fields)), upload.files()
 
 
 def typed(fields: Mapping[str, bytes]) -> dict[str, Any]:

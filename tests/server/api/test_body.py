@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from lorikeet_server.api.app import ROUTES
-from lorikeet_server.api.body import MAX_DEPTH, parse_json
 from lorikeet_server.api.envelope import NATIVE_PATHS
+from lorikeet_server.api.value import MAX_DEPTH, parse_json
 from lorikeet_server.errors import RequestRefused
 from tests.server.world import BASE, HTTP, LOCAL, Exchange, Server
 
