@@ -23,6 +23,7 @@ from lorikeet_server.api.backstage import checked, deleted
 from lorikeet_server.api.body import MANY, Body, read_body
 from lorikeet_server.api.caller import view_of
 from lorikeet_server.api.precondition import answered_once, expected_generation, idempotency_key
+from lorikeet_server.api.query import read_query
 from lorikeet_server.api.records import (
     event_object,
     freed_object,
@@ -71,6 +72,8 @@ async def retrieve_adapter(http: Request) -> Response:
 async def register_adapter(http: Request) -> Response:
     """201 with the record; 200 when the same bytes already have this name. With `dry_run`, a verdict."""
     services: Services = http.app.state.services
+    if media_type(http) != TAR:
+        read_query(http, ("dry_run",))  # a tar's fields stand there, too
     expected = expected_generation(http)
     if _is_dry_run(http):
         idempotency_key(http)  # what is wrong is refused here too
@@ -78,7 +81,8 @@ async def register_adapter(http: Request) -> Response:
     if media_type(http) in (FORM, TAR):
         async with opened(http, services, UploadFields, RegisterBody) as (fields, files):
             asked = [fields.model_dump(mode="json"), await run_in_threadpool(_digest, files)]
-            return await answered_once(http, asked, partial(_register, http, fields, files, expected))
+            register = partial(_register, http, fields, files, expected)
+            return await answered_once(http, asked, register)
     body = await read_body(http, RegisterBody)
 
     async def fetch_and_register() -> tuple[dict[str, Any], int]:

@@ -35,6 +35,8 @@ from lorikeet_server.api.gate import Gate
 from lorikeet_server.api.guard import Guard
 from lorikeet_server.api.lobby import Lobby
 from lorikeet_server.api.pace import Pace
+from lorikeet_server.api.precondition import Turns
+from lorikeet_server.api.query import StrictQuery
 from lorikeet_server.api.run import ClientGone
 from lorikeet_server.api.services import Services
 from lorikeet_server.api.traffic import Traffic
@@ -119,6 +121,7 @@ def create_app(services: Services, lifespan: Lifespan | None = None) -> Starlett
                 origins=frozenset(services.http.cors_origins),
             ),
             Middleware(Lobby, open_requests=services.http.max_open_requests),
+            Middleware(StrictQuery, known=document.query_parameters()),
             Middleware(Pace),
         ],
         exception_handlers={
@@ -129,5 +132,6 @@ def create_app(services: Services, lifespan: Lifespan | None = None) -> Starlett
     )
     app.state.services = services
     app.state.backstage = Backstage()
+    app.state.turns = Turns()
     app.state.intakes = 0  # uploads and fetches going on
     return app

@@ -16,6 +16,7 @@ from starlette.responses import Response
 from lorikeet_server.api.body import Body
 from lorikeet_server.api.envelope import NATIVE_PATHS, NATIVE_STATUS, VLLM_PATHS
 from lorikeet_server.api.gate import open_routes, scopes_of
+from lorikeet_server.api.lobby import ALWAYS
 from lorikeet_server.api.operations import JSON, OPERATIONS, STREAM, Operation
 from lorikeet_server.api.precondition import GENERATION, KEY
 from lorikeet_server.api.records import MOST, PAGE
@@ -78,7 +79,8 @@ PARAMETERS: dict[str, Wire] = {
     "metadata": {
         "in": "query",
         "style": "deepObject",
-        "schema": {"type": "object", "additionalProperties": {"type": "string"}},
+        # A value is text as it stands there, so every value is one.
+        "schema": {"type": "object", "propertyNames": {"minLength": 1}},
         "description": "Jobs that have these pairs; `metadata=null` those that have none.",
     },
     "stream": {"in": "query", "schema": {"type": "boolean", "default": False}},
@@ -142,11 +144,25 @@ def document(without_key: Collection[str] | None = None) -> Wire:
     }
 
 
+def query_parameters() -> dict[tuple[str, str], list[str]]:
+    """What each operation takes in its query. Probes may say what they like: they are answered alike."""
+    known: dict[tuple[str, str], list[str]] = {}
+    for (method, path), operation in OPERATIONS.items():
+        if path not in ALWAYS:
+            asked = [(PARAMETERS[each].get("name", each), PARAMETERS[each]) for each in operation.parameters]
+            names = [name for name, each in asked if each["in"] == "query"]
+            families = [f"{name}[" for name, each in asked if each.get("style") == "deepObject"]
+            fields = UploadFields.model_fields if operation.uploads else ()  # a tar's
+            known[method, path] = [*names, *families, *fields]
+    return known
+
+
 def statuses_of(path: str, operation: Operation) -> dict[int, list[str]]:
     """Every status an operation can fail with, and the codes behind each; native routes have statuses of their own."""
     found: dict[int, list[str]] = {}
+    particular = operation.errors if path in ALWAYS else operation.errors | {400}
     for row in TABLE.values():
-        if row.status in operation.errors or row.status not in PARTICULAR:
+        if row.status in particular or row.status not in PARTICULAR:
             native = path in NATIVE_PATHS
             status = NATIVE_STATUS.get((row.status, row.native_type), row.status) if native else row.status
             if row.code not in found.setdefault(status, []):

@@ -43,7 +43,9 @@ async def upload_file(http: Request) -> Response:
             made = await run_in_threadpool(files.put, arrival, name, owner, FilePurpose.FINE_TUNE, lifetime)
             return file_object(made), 200
 
-        return await answered_once(http, [digest, name, lifetime], keep)
+        return await answered_once(
+            http, [digest, name, lifetime], keep, lambda file: files.get(file, caller_of(http).tenant)
+        )
 
 
 async def list_files(http: Request) -> Response:

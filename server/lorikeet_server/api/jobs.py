@@ -48,7 +48,7 @@ async def create_job(http: Request) -> Response:
 async def list_jobs(http: Request) -> Response:
     """The newest first; `metadata[key]=value` picks those that have it, `metadata=null` those with none."""
     services: Services = http.app.state.services
-    wanted = [each for each in http.query_params if each.startswith(METADATA) and each.endswith("]")]
+    wanted = [each for each in http.query_params if _is_pair(each)]
     query = read_query(http, ("after", "limit", "metadata", *wanted))
     limit = number_of(query, "limit", PAGE, MOST)
     if query.get("metadata", "null") != "null":
@@ -104,6 +104,11 @@ async def job_of(http: Request) -> Job:
 async def _moved(http: Request, move: Callable[[str, str | None], Job]) -> Response:
     job = await run_in_threadpool(move, http.path_params["id"], caller_of(http).tenant)
     return JSONResponse(job_object(job))
+
+
+def _is_pair(parameter: str) -> bool:
+    """`metadata[key]`, the key not empty."""
+    return len(parameter) > len(METADATA) + 1 and parameter.startswith(METADATA) and parameter.endswith("]")
 
 
 def _says(job: Job, key: str, value: str) -> bool:

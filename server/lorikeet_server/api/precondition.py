@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Awaitable, Callable
+from asyncio import Lock
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -13,7 +16,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from lorikeet_adapters.directory import ANY
-from lorikeet_server.api.caller import view_of
+from lorikeet_adapters.errors import LorikeetError
+from lorikeet_server.api.caller import caller_of, view_of
 from lorikeet_server.errors import KeyReused, RequestRefused
 
 GENERATION = re.compile(r'"?([0-9a-f]{64})"?')
@@ -41,12 +45,38 @@ def idempotency_key(http: Request) -> str | None:
     return key
 
 
+class Turns:
+    """Who sends a key while another's work is done under it waits for the answer that comes of it."""
+
+    def __init__(self) -> None:
+        self._locks: defaultdict[tuple[str | None, str], Lock] = defaultdict(Lock)
+        self._users: Counter[tuple[str | None, str]] = Counter()
+
+    @asynccontextmanager
+    async def of(self, tenant: str | None, key: str) -> AsyncIterator[None]:
+        """One at a time, in the order they came."""
+        mine = (tenant, key)
+        self._users[mine] += 1
+        try:
+            async with self._locks[mine]:
+                yield
+        finally:
+            self._users[mine] -= 1
+            if not self._users[mine]:
+                del self._users[mine], self._locks[mine]
+
+
 async def answered_once(
-    http: Request, content: object, work: Callable[[], Awaitable[tuple[dict[str, Any], int]]]
+    http: Request,
+    content: object,
+    work: Callable[[], Awaitable[tuple[dict[str, Any], int]]],
+    lives: Callable[[str], object] | None = None,
 ) -> Response:
     """Do the work, or under an Idempotency-Key of its tenant's last day give its answer again. Raises KeyReused.
 
-    `content` is what the body asks, as JSON can hold it.
+    `content` is what the body asks, as JSON can hold it. Where an answer is worth its id alone, `lives`
+    raises a LorikeetError for one deleted since: to tell it again would promise what is not there, to do
+    the work again would bring back what somebody has removed.
 
     Only answers of work that was done are remembered. The answer is written after the work; a kill
     between the two makes a repetition do it again, so the work must bear that.
@@ -54,6 +84,18 @@ async def answered_once(
     key = idempotency_key(http)
     if key is None:
         return JSONResponse(*await work())
+    turns: Turns = http.app.state.turns
+    async with turns.of(caller_of(http).tenant, key):
+        return await _under(key, http, content, work, lives)
+
+
+async def _under(
+    key: str,
+    http: Request,
+    content: object,
+    work: Callable[[], Awaitable[tuple[dict[str, Any], int]]],
+    lives: Callable[[str], object] | None,
+) -> Response:
     view = view_of(http)
     asked = [
         http.scope["path"],
@@ -67,6 +109,11 @@ async def answered_once(
         if known[0] != digest:
             raise KeyReused("this Idempotency-Key was sent with another request; use a new key")
         answer, status = json.loads(known[1])
+        try:
+            if lives is not None:
+                await run_in_threadpool(lives, answer["id"])
+        except LorikeetError:
+            raise KeyReused("what this Idempotency-Key made has been deleted since; use a new key") from None
         return JSONResponse(answer, status, {"idempotency-replayed": "true"})
     answer, status = await work()
     await run_in_threadpool(view.remember_answer, key, digest, json.dumps([answer, status]))

@@ -1,14 +1,43 @@
-"""What stands behind the question mark, read strictly: a parameter that is not known is refused by name."""
+"""What stands behind the question mark, read strictly: a parameter that is not known is refused by name.
+
+A misspelt `dry_run` would be a registration.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from lorikeet_server.api.gate import template
 from lorikeet_server.errors import RequestRefused
 
 SHOWN = 100
+
+
+class StrictQuery:
+    """As plain ASGI, for every operation that is `known`; the routes themselves read what the values mean.
+
+    A parameter that ends in `[` stands for all that begin so.
+    """
+
+    def __init__(self, app: ASGIApp, *, known: Mapping[tuple[str, str], Collection[str]]) -> None:
+        self._app = app
+        self._known = known
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["query_string"]:
+            method = "GET" if scope["method"] == "HEAD" else scope["method"]
+            known = self._known.get((method, template(scope).replace(":path}", "}")))
+            if known is not None:
+                _check(Request(scope), known)
+        await self._app(scope, receive, send)
+
+
+def _check(http: Request, known: Collection[str]) -> None:
+    families = tuple(each for each in known if each.endswith("["))
+    read_query(http, [*known, *(each for each in http.query_params if each.startswith(families))])
 
 
 def read_query(http: Request, known: Collection[str]) -> dict[str, str]:
@@ -16,7 +45,9 @@ def read_query(http: Request, known: Collection[str]) -> dict[str, str]:
     pairs = http.query_params.multi_items()
     for key, _ in pairs:
         if key not in known:
-            words = ", ".join(known) or "nothing"
+            words = (
+                ", ".join(sorted(each for each in known if each not in http.query_params)) or "nothing else"
+            )
             raise RequestRefused(f"{key[:SHOWN]}: the query takes {words}", param=key[:SHOWN])
     found = dict(pairs)
     if len(found) != len(pairs):

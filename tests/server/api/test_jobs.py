@@ -303,6 +303,29 @@ def test_pages_of_files(house: Keyed) -> None:
     assert error_of(house.by("beta").get(f"{FILES}?colour=red"))["param"] == "colour"
 
 
+def test_a_key_does_not_tell_of_a_file_that_has_been_deleted(house: Keyed) -> None:
+    sent = {"file": ("rows.jsonl", rows())}
+
+    def again() -> Any:
+        headers = {"idempotency-key": "file-1"}
+        return house.by("acme").post(FILES, files=sent, data={"purpose": "fine-tune"}, headers=headers)
+
+    made = again()
+    assert again().json() == made.json()
+    assert house.by("acme").delete(f"{FILES}/{made.json()['id']}").status_code == 200
+    late = again()
+    assert (late.status_code, error_of(late)["code"]) == (422, "idempotency_key_reused")
+    assert "deleted" in error_of(late)["message"]
+
+
+def test_metadata_is_picked_by_a_key(house: Keyed) -> None:
+    assert house.by("acme").get(f"{JOBS}?metadata[a]=b").json()["data"] == []
+    for query in ("metadata[]=b", "metadata[=b", "metadata=b"):
+        answer = house.by("acme").get(f"{JOBS}?{query}")
+        assert answer.status_code == 400
+        assert error_of(answer)["param"].startswith("metadata")
+
+
 def test_jobs_and_steps_are_counted(house: Keyed) -> None:
     until(house, order(house)["id"], "succeeded")
     text = house.by("operator").get("/metrics").text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +17,11 @@ from starlette.testclient import TestClient
 from lorikeet_adapters.mix import Term
 from lorikeet_server.api import adapters as routes
 from lorikeet_server.api import backstage
+from lorikeet_server.api.envelope import NATIVE_PATHS
+from lorikeet_server.api.lobby import ALWAYS
+from lorikeet_server.api.operations import OPERATIONS
 from lorikeet_server.engine.config import EngineConfig
-from tests.server.world import BASE, CONTEXT, RANKS, Server, World, client_of, make_server, post
+from tests.server.world import BASE, CONTEXT, RANKS, Exchange, Server, World, client_of, make_server, post
 
 ROUTE = "/v1/adapters"
 TEXT = "/v1/completions"
@@ -115,6 +120,51 @@ def test_an_idempotency_key_answers_once(own: TestClient) -> None:
     assert code(failed) == (409, "adapter_exists")
     own.delete(f"{ROUTE}/new")
     assert register(own, "new", "triage", idempotency_key="k3").status_code == 201, "a refusal is not kept"
+
+
+@pytest.mark.safety("reliability 7")
+def test_of_two_requests_at_once_under_one_key_the_second_gets_the_answer_of_the_first(
+    server: Server,
+) -> None:
+    async def ask(path: str) -> tuple[int, bytes]:
+        body = {"name": "twice", "source": {"type": "local", "path": path}}
+        exchange = Exchange(ROUTE, json.dumps(body).encode())
+        exchange.scope["headers"].append((b"idempotency-key", b"k4"))
+        await exchange.run(server.app)
+        return exchange.status, exchange.body
+
+    async def scenario() -> None:
+        first, second, other = await asyncio.gather(ask("formal"), ask("formal"), ask("triage"))
+        assert first == second
+        assert first[0] == 201, "by itself the second would be a 200: the same bytes have this name"
+        assert (other[0], json.loads(other[1])["error"]["code"]) == (422, "idempotency_key_reused")
+
+    asyncio.run(scenario())
+    assert not server.app.state.turns._users, "nothing is kept of keys that nobody waits for"
+
+
+def test_what_is_misspelt_in_a_query_is_refused_and_not_done(own: TestClient) -> None:
+    body = {"name": "mistake", "source": {"type": "local", "path": "formal"}}
+    for query, named in (("dryrun=true", "dryrun"), ("name=a", "name"), ("dry_run=true&x=1", "x")):
+        answer = post(own, f"{ROUTE}?{query}", body)
+        assert code(answer) == (400, "invalid_request")
+        assert answer.json()["error"]["param"] == named
+    assert own.get(f"{ROUTE}/mistake").status_code == 404
+
+
+@pytest.mark.parametrize("operation", sorted(OPERATIONS), ids=" ".join)
+def test_no_operation_takes_a_parameter_that_the_document_does_not_name(
+    client: TestClient, operation: tuple[str, str]
+) -> None:
+    """Probes and scrapers alone may send what they like."""
+    method, path = operation
+    named = path.replace("{name}", "formal").replace("{id}", "ftjob-1")
+    answer = client.request(method, f"{named}?colour=red", headers={"content-type": "application/json"})
+    if path in ALWAYS:
+        assert answer.status_code == 200
+    else:
+        assert answer.status_code == (422 if path in NATIVE_PATHS else 400)
+        assert "colour" in answer.text
 
 
 @pytest.mark.parametrize("headers", [{"idempotency-key": "a b"}, {"if-match": "abc"}], ids=str)
