@@ -126,7 +126,12 @@ def test_the_table_of_errors_is_the_codes() -> None:
     answered |= {(TABLE[kind].status, code) for code, kind in FAILURES.items()}
     sources = "".join(path.read_text() for path in (ROOT / "server" / "lorikeet_server" / "api").glob("*.py"))
     answered |= {(400, code) for code in re.findall(r'\bcode="(\w+)"', sources)}  # of RequestRefused
-    before_any_route = {(404, "not_found"), (405, "method_not_allowed"), (408, "head_too_slow")}
+    before_any_route = {
+        (404, "not_found"),
+        (405, "method_not_allowed"),
+        (408, "head_too_slow"),
+        (400, "malformed_request"),
+    }
     assert told == answered | before_any_route
 
 

@@ -61,6 +61,10 @@ TOO_LATE = Refusal(
     *(408, "Request Timeout", "invalid_request_error", "head_too_slow"),
     "the head of the request did not come in time; send it again",
 )
+MALFORMED = Refusal(
+    *(400, "Bad Request", "invalid_request_error", "malformed_request"),
+    "this is no HTTP request that can be read; send one of HTTP/1.1",
+)
 FULL = Refusal(
     *(503, "Service Unavailable", "server_error", "server_busy"),
     "the server has as many connections as it can hold; try again in a second",
@@ -84,6 +88,13 @@ class Connection(H11Protocol):
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         self._watch()
+
+    def send_400_response(self, msg: str) -> None:
+        """uvicorn's own is text, and fails behind an answer that has begun."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            self._answer(MALFORMED)
+        else:
+            self._leave()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()

@@ -8,6 +8,7 @@
         │   └── SourceMissing         no adapter lies where the request says
         ├── BodyTooLarge              more bytes than the server reads
         ├── BodyTooSlow               nothing of the body came for too long
+        ├── RangeRefused              bytes of a file that it does not have
         ├── KeyReused                 an Idempotency-Key that was sent with another request
         ├── HostForbidden             not addressed to this machine, or from a foreign page
         ├── InvalidKey                no API key, or one that is not known
@@ -67,6 +68,10 @@ class BodyTooLarge(RequestError):
 
 class BodyTooSlow(RequestError):
     """The client began a body and stopped sending it."""
+
+
+class RangeRefused(RequestError):
+    """The Range asks for bytes that the file does not have."""
 
 
 class KeyReused(RequestError):
@@ -177,6 +182,7 @@ TABLE: dict[type[LorikeetError], HttpError] = {
     ConstraintRefused: HttpError(400, INVALID, "invalid_constraint"),
     SourceMissing: HttpError(404, INVALID, "source_not_found"),
     KeyReused: HttpError(422, INVALID, "idempotency_key_reused"),
+    RangeRefused: HttpError(416, INVALID, "range_not_satisfiable"),
     BodyTooLarge: HttpError(413, INVALID, "body_too_large"),
     BodyTooSlow: HttpError(408, INVALID, "body_too_slow"),
     HostForbidden: HttpError(403, "permission_error", "host_forbidden"),

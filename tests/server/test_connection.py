@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -96,6 +97,25 @@ def listener_of(site: Site) -> socket.socket:
     listener = socket.create_server(("127.0.0.1", 0), backlog=512)
     site.port = listener.getsockname()[1]
     return listener
+
+
+@pytest.mark.parametrize(
+    "head",
+    [b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\nhost: a\r\nx: " + b"x" * 70_000],
+)
+def test_what_is_no_request_is_refused_like_everything_else(
+    play: Callable[[Scenario], None], head: bytes
+) -> None:
+    async def scenario(site: Site) -> None:
+        async with site.client() as (reader, writer):
+            writer.write(head)
+            answer = await said(reader)
+        first, _, body = answer.partition(b"\r\n\r\n")
+        assert first.startswith(b"HTTP/1.1 400 ")
+        assert b"application/json" in first
+        assert json.loads(body)["error"]["code"] == "malformed_request"
+
+    play(scenario)
 
 
 async def drip(writer: StreamWriter, what: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
@@ -133,5 +134,5 @@ def create_app(services: Services, lifespan: Lifespan | None = None) -> Starlett
     app.state.services = services
     app.state.backstage = Backstage()
     app.state.turns = Turns()
-    app.state.intakes = 0  # uploads and fetches going on
+    app.state.intakes = Counter()  # uploads and fetches going on, by tenant
     return app

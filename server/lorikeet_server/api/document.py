@@ -27,7 +27,7 @@ from lorikeet_server.errors import TABLE
 
 Wire = dict[str, Any]
 # Statuses that only some operations answer, so the table of operations names them; any other can come from each.
-PARTICULAR = frozenset({400, 404, 408, 409, 412, 413, 422, 503, 504})
+PARTICULAR = frozenset({400, 404, 408, 409, 412, 413, 416, 422, 503, 504})
 SHAPES = {"openai": "Error", "native": "NativeError", "vllm": "VllmError"}
 NULLABLE = {"type": ["string", "null"]}
 HEALTH = frozenset({"/health", "/health/live", "/health/ready", "/startup", "/ping"})

@@ -50,7 +50,7 @@ PARAMS: dict[type[LorikeetError], str] = {
 
 def openai_envelope(error: LorikeetError) -> dict[str, Any]:
     row = http_error(error)
-    code = _code(error, row)
+    code = code_of(error)
     body = {"message": _message(error, row), "type": row.type, "param": _param(error), "code": code}
     return {"error": body}
 
@@ -79,7 +79,7 @@ async def on_error(request: Request, error: Exception) -> Response:
     if row.status == 500:  # a 503 says all there is to say itself, and comes in crowds
         log.error("request %s failed", request.scope.get("request_id"), exc_info=error)
     if "entry" in request.scope:
-        request.scope["entry"].error = _code(known, row)
+        request.scope["entry"].error = code_of(known)
     headers = {"retry-after": str(row.retry_after)} if row.retry_after else {}
     if row.challenge:
         headers["www-authenticate"] = row.challenge
@@ -113,8 +113,8 @@ def _message(error: LorikeetError, row: HttpError) -> str:
     return str(error) if row.status != 500 else OPAQUE
 
 
-def _code(error: LorikeetError, row: HttpError) -> str:
-    return (error.code if isinstance(error, RequestError) else None) or row.code
+def code_of(error: LorikeetError) -> str:
+    return (error.code if isinstance(error, RequestError) else None) or http_error(error).code
 
 
 def _param(error: LorikeetError) -> str | None:

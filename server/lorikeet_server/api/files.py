@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any
 
 from python_multipart.multipart import parse_options_header
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.types import Message, Receive, Scope, Send
 
 from lorikeet_adapters.form import FormReader
 from lorikeet_server.api.caller import caller_of
@@ -16,11 +18,31 @@ from lorikeet_server.api.precondition import answered_once
 from lorikeet_server.api.query import choice_of, number_of, read_query
 from lorikeet_server.api.services import Services
 from lorikeet_server.api.uploads import FORM, media_type, one_of_few, pump, threaded
-from lorikeet_server.errors import RequestRefused
+from lorikeet_server.errors import RangeRefused, RequestRefused
 from lorikeet_trainer.jobs.job import FilePurpose, JobFile
 
 MOST = 10_000
 PURPOSES = tuple(map(str, FilePurpose))
+
+
+class Content(FileResponse):
+    """A file whose refusals of a Range are errors like every other. Raises RequestRefused or RangeRefused."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refused = 0
+
+        async def watched(message: Message) -> None:
+            nonlocal refused
+            if message["type"] == "http.response.start" and message["status"] >= 400:
+                refused = message["status"]
+            if not refused:
+                await send(message)
+
+        await super().__call__(scope, receive, watched)
+        if refused == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            raise RangeRefused("Range: the file does not have these bytes", param="Range")
+        if refused:
+            raise RequestRefused("Range: must be like bytes=0-99", param="Range")
 
 
 async def upload_file(http: Request) -> Response:
@@ -73,7 +95,7 @@ async def file_content(http: Request) -> Response:
     services: Services = http.app.state.services
     found = await _found(http)
     path = services.jobs.files.path(found.id)
-    return FileResponse(path, media_type="application/octet-stream", filename=found.filename)
+    return Content(path, media_type="application/octet-stream", filename=found.filename)
 
 
 async def delete_file(http: Request) -> Response:

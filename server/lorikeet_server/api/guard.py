@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lorikeet_server.api import access_log
 from lorikeet_server.api.access_log import Entry
-from lorikeet_server.api.envelope import on_error
+from lorikeet_server.api.envelope import CLIENT_CLOSED, on_error
 from lorikeet_server.api.gate import Gate, methods_of, template
 from lorikeet_server.api.uploads import FORM, TAR
 from lorikeet_server.errors import HostForbidden, RequestRefused
@@ -73,7 +73,7 @@ class Guard:
             response = await on_error(Request(scope), error)
             await response(scope, receive, tagged)
         finally:
-            access_log.write(entry, template(scope), status)
+            access_log.write(entry, template(scope), 0 if status == CLIENT_CLOSED else status)
 
 
 def _check_local(scope: Scope, headers: Headers, origins: frozenset[str]) -> None:

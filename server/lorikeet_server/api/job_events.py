@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from lorikeet_server.api import sse
+from lorikeet_server.api.access_log import entry_of
 from lorikeet_server.api.envelope import openai_envelope
 from lorikeet_server.api.files import page
 from lorikeet_server.api.job_records import event_id, event_number, event_object
@@ -33,7 +34,7 @@ async def list_events(http: Request) -> Response:
     if choice_of(query, "stream", ("false", "true")) == "true":
         seen = http.headers.get(LAST_SEEN)
         start = 0 if seen is None else _number(seen, LAST_SEEN)
-        return sse.stream(_told(services, job.id, start), openai_envelope, {})
+        return sse.stream(_told(services, job.id, start), openai_envelope, {}, entry_of(http))
     before = _number(query["after"], "after") if "after" in query else LATEST
     found = await run_in_threadpool(services.jobs.ledger.events, job.id, limit + 1, before)
     return JSONResponse(page(list(map(event_object, found[:limit])), len(found) > limit))

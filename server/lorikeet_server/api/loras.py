@@ -19,7 +19,7 @@ from lorikeet_adapters.source import confine
 from lorikeet_server.api.adapters import DELETE_WAIT_S
 from lorikeet_server.api.backstage import checked, deleted
 from lorikeet_server.api.body import Body, read_body
-from lorikeet_server.api.caller import view_of
+from lorikeet_server.api.caller import check_operator, view_of
 from lorikeet_server.api.services import Services
 from lorikeet_server.api.sources import HubSource, LocalSource, opened_source
 from lorikeet_server.errors import RequestRefused, SourceMissing
@@ -47,6 +47,10 @@ async def load_lora_adapter(http: Request) -> Response:
     name = body.lora_name
     if not name or not body.lora_path:
         raise RequestRefused("Both 'lora_name' and 'lora_path' must be provided.")
+    # Before anything is looked up: what lies where is the operator's to know.
+    check_operator(
+        http, "the key of a tenant may not load from a path; upload the files to POST /v1/adapters"
+    )
     if not body.load_inplace and _is_adapter(http, name):
         raise _already(name)
     source = await run_in_threadpool(_source, services, body)

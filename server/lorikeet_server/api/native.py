@@ -11,6 +11,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
 from lorikeet_server.api import sse
+from lorikeet_server.api.access_log import entry_of
 from lorikeet_server.api.body import read_body
 from lorikeet_server.api.constraints import compiled
 from lorikeet_server.api.envelope import native_envelope
@@ -87,7 +88,7 @@ async def _stream(http: HttpRequest, body: GenerateBody) -> Response:
             )
     (request,), streams = await _submit(http, body)
     parts = _events(services.text, request, streams, body.opening)
-    return sse.stream(parts, native_envelope, generation_header(request.mix))
+    return sse.stream(parts, native_envelope, generation_header(request.mix), entry_of(http))
 
 
 async def _submit(http: HttpRequest, body: GenerateBody) -> tuple[Sequence[Request], Sequence[Events]]:
@@ -104,7 +105,7 @@ async def _submit(http: HttpRequest, body: GenerateBody) -> tuple[Sequence[Reque
     field = "parameters.adapter_id"
     mix = lease_mix(http, parameters.adapter_id, parameters, len(samplings), model_field=field)
     requests = [make_request(prompt, sampling, mix, grammar) for sampling in samplings]
-    return requests, submit(http, requests)
+    return requests, submit(http, requests, parameters.best_of)
 
 
 async def _events(

@@ -10,6 +10,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
 from lorikeet_server.api import sse
+from lorikeet_server.api.access_log import entry_of
 from lorikeet_server.api.answer import Job, chunks, whole
 from lorikeet_server.api.body import read_body
 from lorikeet_server.api.chat_body import ChatBody
@@ -56,10 +57,10 @@ async def _answer(http: HttpRequest, job: Job) -> Response:
     requests = [
         body.urged(make_request(prompt.ids, sampling, mix, grammar)) for prompt, sampling in samplings
     ]
-    streams = submit(http, requests)
+    streams = submit(http, requests, body.answers)
     headers = generation_header(mix)
     if body.stream:
-        return sse.stream(chunks(job, requests, streams), openai_envelope, headers)
+        return sse.stream(chunks(job, requests, streams), openai_envelope, headers, entry_of(http))
     answers = await unless_gone(http, collect(streams, mix_field(body)))
     return JSONResponse(whole(job, requests, answers), headers=headers)
 

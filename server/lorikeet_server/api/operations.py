@@ -171,7 +171,12 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("DELETE", "/v1/files/{id}"): Operation(
         "Delete a file that no open job needs.", keys=DELETED, errors=NAMED | {409}
     ),
-    ("GET", "/v1/files/{id}/content"): Operation("A file's bytes.", media=(BYTES,), errors=NAMED),
+    ("GET", "/v1/files/{id}/content"): Operation(
+        "A file's bytes, or the Range of them.",
+        statuses=(200, 206),
+        media=(BYTES,),
+        errors=NAMED | {400, 416},
+    ),
     ("GET", "/v1/fine_tuning/jobs"): Operation(
         "Fine-tuning jobs, the newest first.",
         keys=OPENAI_PAGE,

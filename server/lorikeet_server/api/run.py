@@ -60,13 +60,16 @@ def make_request(
     return Request(uuid.uuid4().hex, tuple(prompt), sampling, mix, grammar=grammar)
 
 
-def submit(http: HttpRequest, requests: Sequence[Request]) -> Sequence[Events]:
-    """The one way to the engine: there a request is its tenant's, and its tokens are counted for the log."""
+def submit(http: HttpRequest, requests: Sequence[Request], answers: int) -> Sequence[Events]:
+    """The one way to the engine: there a request is its tenant's, and its tokens are counted for the log.
+
+    So many answers to each prompt stand together; the prompt counts once, as in the answer's usage.
+    """
     services: Services = http.app.state.services
     tenant = caller_of(http).tenant or ""
     streams = services.requests.submit([replace(each, tenant=tenant) for each in requests])
     entry = entry_of(http)
-    entry.prompt_tokens += sum(len(each.prompt) for each in requests)
+    entry.prompt_tokens += sum(len(each.prompt) for each in requests[::answers])
     return [_Counted(each, entry) for each in streams]
 
 

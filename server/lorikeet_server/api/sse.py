@@ -10,6 +10,8 @@ from typing import Any
 from starlette.responses import StreamingResponse
 
 from lorikeet_adapters.errors import LorikeetError
+from lorikeet_server.api.access_log import Entry
+from lorikeet_server.api.envelope import code_of
 from lorikeet_server.errors import GenerationFailed
 
 log = logging.getLogger(__name__)
@@ -28,17 +30,22 @@ def stream(
     parts: AsyncIterator[str],
     envelope: Callable[[LorikeetError], Mapping[str, Any]],
     headers: Mapping[str, str],
+    entry: Entry,
 ) -> StreamingResponse:
-    """Send `parts` as they come; an exception becomes one last event in the route's own envelope."""
+    """Send `parts` as they come; an exception becomes one last event in the route's own envelope, and is logged."""
+
+    def told(error: LorikeetError) -> str:
+        entry.error = code_of(error)
+        return data(envelope(error))
 
     async def guarded() -> AsyncIterator[str]:
         try:
             async for part in parts:
                 yield part
         except LorikeetError as error:
-            yield data(envelope(error))
+            yield told(error)
         except Exception:
             log.exception("a stream broke")
-            yield data(envelope(GenerationFailed("the stream broke")))
+            yield told(GenerationFailed("the stream broke"))
 
     return StreamingResponse(guarded(), media_type="text/event-stream", headers={**HEADERS, **headers})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager
 from typing import Any, Protocol, TypeVar
@@ -15,15 +17,18 @@ from lorikeet_adapters.source import AdapterFiles
 from lorikeet_adapters.tar import TarReader
 from lorikeet_adapters.upload import Upload
 from lorikeet_server.api.backstage import apart
+from lorikeet_server.api.caller import caller_of
 from lorikeet_server.api.services import Services
 from lorikeet_server.api.value import parse_value
-from lorikeet_server.errors import BodyTooLarge, RequestRefused, ServerBusy
+from lorikeet_server.errors import BodyTooLarge, BodyTooSlow, RequestRefused, ServerBusy, TenantBusy
 
 T = TypeVar("T")
 FORM = "multipart/form-data"
 TAR = "application/x-tar"
 PIECE = 1 << 20  # bytes handed to a thread at once: a hash and a write of a millisecond
 MAX_INTAKES = 4
+MAX_TENANT_INTAKES = 2  # so that no tenant's slow ones keep all others out
+DEADLINE_S = 3600.0  # for the whole of an upload, however evenly it drips
 TEXT_FIELDS = frozenset({"name"})  # every other field of a form or a query is JSON
 QUERY_ONLY = frozenset({"dry_run"})
 
@@ -47,15 +52,22 @@ async def threaded(manager: AbstractContextManager[T]) -> AsyncIterator[T]:
 
 @asynccontextmanager
 async def one_of_few(http: Request) -> AsyncIterator[None]:
-    """Uploads and fetches fill the disk and the threads, so only a few go on at once. Raises ServerBusy."""
-    state = http.app.state
-    if state.intakes >= MAX_INTAKES:
+    """Uploads and fetches fill the disk and the threads, so only a few go on at once. Raises TenantBusy or ServerBusy."""
+    intakes: Counter[str | None] = http.app.state.intakes
+    tenant = caller_of(http).tenant
+    if tenant is not None and intakes[tenant] >= MAX_TENANT_INTAKES:
+        raise TenantBusy(
+            f"{MAX_TENANT_INTAKES} files of your tenant are being uploaded; try again in a second"
+        )
+    if intakes.total() >= MAX_INTAKES:
         raise ServerBusy(f"{MAX_INTAKES} files are being uploaded or fetched; try again in a second")
-    state.intakes += 1
+    intakes[tenant] += 1
     try:
         yield
     finally:
-        state.intakes -= 1
+        intakes[tenant] -= 1
+        if not intakes[tenant]:
+            del intakes[tenant]
 
 
 def media_type(http: Request) -> str:
@@ -114,8 +126,12 @@ async def pump(http: Request, reader: Reader, max_bytes: int, flag: str = "--max
     """
     too_large = BodyTooLarge(f"the upload is over {max_bytes} bytes, the most that {flag} allows")
     _check_length(http, max_bytes, too_large)
-    async for piece in _pieces(http, max_bytes, too_large):
-        await run_in_threadpool(reader.feed, piece)
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            async for piece in _pieces(http, max_bytes, too_large):
+                await run_in_threadpool(reader.feed, piece)
+    except TimeoutError:
+        raise BodyTooSlow(f"the upload was not whole after {DEADLINE_S:g} s; send it again, faster") from None
     await run_in_threadpool(reader.close)
 
 

@@ -19,6 +19,7 @@ from lorikeet_server.metrics.loads import LoadTimes
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for every counter, which no dashboard reads
 
 # Why a request was answered with an error, by its status; what is not here is `failed` from 500 on, else `refused`.
+REFUSED, FAILED = "refused", "failed"
 REASONS = {
     401: "unauthorised",
     403: "unauthorised",
@@ -28,11 +29,11 @@ REASONS = {
     409: "conflict",
     412: "conflict",
     413: "too_large",
+    424: FAILED,  # TGI's, on its routes
     429: "overloaded",
     503: "overloaded",
     504: "late",
 }
-REFUSED, FAILED = "refused", "failed"
 
 
 def reason_of(status: int) -> str:

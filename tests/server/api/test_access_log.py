@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
@@ -15,8 +16,21 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from lorikeet_server.api import access_log
+from lorikeet_server.errors import ServerBusy
 from tests.server.keyed import Keyed, keyed
-from tests.server.world import BASE, Server, World, make_server, post
+from tests.server.world import (
+    BASE,
+    Exchange,
+    Script,
+    Scripted,
+    Server,
+    World,
+    client_of,
+    make_server,
+    post,
+    token,
+    with_requests,
+)
 
 FIELDS = {
     "time", "request_id", "method", "route", "status", "error", "duration_s", "tenant", "key", "model",
@@ -98,6 +112,43 @@ def test_tokens_are_counted_in_every_form(house: Keyed, lines: Lines, stream: bo
     post(house.by("operator"), path, {"inputs": PROMPT, "parameters": parameters})
     line = lines.one()
     assert (line["completion_tokens"], line["adapters"], line["tenant"]) == (3, ["formal"], None)
+
+
+def test_a_prompt_of_several_answers_is_counted_as_its_usage_counts_it(house: Keyed, lines: Lines) -> None:
+    body = {"model": BASE, "prompt": [PROMPT, "Thou"], "max_tokens": 2, "ignore_eos": True, "n": 3}
+    usage = post(house.by("operator"), "/v1/completions", body).json()["usage"]
+    line = lines.one()
+    told = (line["prompt_tokens"], line["completion_tokens"])
+    assert told == (usage["prompt_tokens"], usage["completion_tokens"])
+    parameters = {"max_new_tokens": 2, "best_of": 2, "do_sample": True, "details": True}
+    answer = post(house.by("operator"), "/generate", {"inputs": PROMPT, "parameters": parameters})
+    assert lines.one()["prompt_tokens"] == answer.json()["details"]["prompt_tokens"]
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/generate_stream"])
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(ServerBusy("full"), "server_busy"), (ValueError("a bug"), "generation_failed")],
+    ids=["ours", "bug"],
+)
+def test_a_stream_that_ends_in_an_error_has_it_in_its_line(
+    shared: tuple[Server, TestClient], lines: Lines, path: str, error: Exception, code: str
+) -> None:
+    app = with_requests(shared[0].services, Scripted(lambda request: Script(token(request), error)))
+    body = {"inputs": PROMPT} if path == "/generate_stream" else {"model": BASE, "prompt": PROMPT}
+    post(client_of(app), path, {**body, "stream": True})
+    line = lines.one()
+    assert (line["status"], line["error"]) == (200, code)
+
+
+def test_a_client_that_leaves_before_its_answer_has_the_status_0(
+    shared: tuple[Server, TestClient], lines: Lines
+) -> None:
+    app = with_requests(shared[0].services, Scripted(lambda request: Script(token(request))))
+    exchange = Exchange("/v1/completions", json.dumps({"model": BASE, "prompt": PROMPT}).encode())
+    exchange.left.set()
+    asyncio.run(exchange.run(app))
+    assert lines.one()["status"] == 0
 
 
 def test_refusals_have_their_line(house: Keyed, lines: Lines) -> None:

@@ -318,6 +318,18 @@ def test_a_key_does_not_tell_of_a_file_that_has_been_deleted(house: Keyed) -> No
     assert "deleted" in error_of(late)["message"]
 
 
+def test_a_range_of_a_file(house: Keyed) -> None:
+    file = upload(house)
+
+    def part(asked: str) -> Any:
+        return house.by("acme").get(f"{FILES}/{file}/content", headers={"range": asked})
+
+    assert (part("bytes=1-3").status_code, part("bytes=1-3").content) == (206, rows()[1:4])
+    beyond, broken = part("bytes=9999999-"), part("lines=1-2")
+    assert (beyond.status_code, error_of(beyond)["code"]) == (416, "range_not_satisfiable")
+    assert (broken.status_code, error_of(broken)["param"]) == (400, "Range")
+
+
 def test_metadata_is_picked_by_a_key(house: Keyed) -> None:
     assert house.by("acme").get(f"{JOBS}?metadata[a]=b").json()["data"] == []
     for query in ("metadata[]=b", "metadata[=b", "metadata=b"):

@@ -398,6 +398,14 @@ def test_a_tenant_over_its_bound_is_429_and_the_others_go_on(
     assert 'lorikeet_rejections_total{reason="overloaded"} 2.0' in text
 
 
+@pytest.mark.safety("security 7")
+@pytest.mark.parametrize("path", ["formal", "nowhere", "../outside", "/etc"])
+def test_a_tenant_learns_nothing_of_the_operators_folders(house: Keyed, path: str) -> None:
+    answer = post(house.by("acme"), "/v1/load_lora_adapter", {"lora_name": "probe", "lora_path": path})
+    assert answer.status_code == 403
+    assert path not in answer.text
+
+
 def test_what_may_be_meant_is_only_what_the_tenant_sees(house: Keyed) -> None:
     """`formal` is acme's and `ours` an alias on it: to beta a slip is just a name that nobody has."""
 

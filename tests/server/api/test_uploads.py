@@ -23,6 +23,7 @@ from starlette.testclient import TestClient
 from lorikeet_server.api import pace, uploads
 from lorikeet_server.api.app import create_app
 from tests.adapters.uploads import member, tar_of
+from tests.server.keyed import keyed
 from tests.server.process import ServerProcess
 from tests.server.world import HTTP, LOCAL, Exchange, Server, World, client_of, make_server
 
@@ -56,7 +57,7 @@ def tidy(sender: TestClient, made: Server, data: Path) -> Iterator[None]:
     yield
     sender.delete(f"{ROUTE}/sent")
     assert not list((data / "incoming").iterdir())
-    assert made.app.state.intakes == 0
+    assert not made.app.state.intakes
     assert generations(sender) == before
 
 
@@ -341,7 +342,7 @@ def test_a_few_uploads_at_once_and_then_503(made: Server) -> None:
     async def scenario() -> None:
         open_ones = [upload_of(bytes(10)) for _ in range(uploads.MAX_INTAKES)]
         running = [asyncio.ensure_future(each.run(made.app)) for each in open_ones]
-        while made.app.state.intakes < uploads.MAX_INTAKES:
+        while made.app.state.intakes.total() < uploads.MAX_INTAKES:
             await asyncio.sleep(0)
         late = await upload_of(bytes(10)).run(made.app)
         assert (late.status, json.loads(late.body)["error"]["code"]) == (503, "server_busy")
@@ -350,6 +351,44 @@ def test_a_few_uploads_at_once_and_then_503(made: Server) -> None:
         await asyncio.gather(*running)
 
     asyncio.run(scenario())
+
+
+@pytest.mark.safety("security 10")
+def test_an_upload_that_never_stops_is_408(made: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However fast it comes: the whole of it has a deadline."""
+    monkeypatch.setattr(uploads, "DEADLINE_S", 0.05)
+    exchange = asyncio.run(upload_of(member("adapter_config.json", b"{}")).run(made.app))
+    assert exchange.status == 408
+    assert "0.05 s" in json.loads(exchange.body)["error"]["message"]
+
+
+@pytest.mark.safety("reliability 3")
+def test_a_tenant_has_a_few_uploads_and_leaves_room_for_others(made: Server, tmp_path: Path) -> None:
+    with keyed(made, tmp_path, running=False) as house:
+        app = house.client.app
+
+        def by(who: str) -> Exchange:
+            exchange = upload_of(bytes(10))
+            exchange.scope["headers"].append((b"authorization", f"Bearer {house.secrets[who]}".encode()))
+            return exchange
+
+        async def scenario() -> None:
+            slow = [by("acme") for _ in range(uploads.MAX_TENANT_INTAKES)]
+            running = [asyncio.ensure_future(each.run(app)) for each in slow]
+            while app.state.intakes["acme"] < uploads.MAX_TENANT_INTAKES:
+                await asyncio.sleep(0)
+            late = await by("acme").run(app)
+            assert (late.status, json.loads(late.body)["error"]["code"]) == (429, "tenant_busy")
+            other = by("beta")
+            running.append(asyncio.ensure_future(other.run(app)))
+            while not app.state.intakes["beta"]:
+                await asyncio.sleep(0)
+            for each in (*slow, other):
+                each.left.set()
+            await asyncio.gather(*running)
+            assert not app.state.intakes
+
+        asyncio.run(scenario())
 
 
 def test_a_client_that_still_sends_sees_the_reason(process: ServerProcess) -> None:
