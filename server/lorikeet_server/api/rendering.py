@@ -8,11 +8,12 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TypeVar
 
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter
 from jinja2 import TemplateError
 from starlette.requests import Request
 
 from lorikeet_server.api.chat_body import Message
+from lorikeet_server.api.daemon import begun
 from lorikeet_server.api.services import Services
 from lorikeet_server.errors import RequestError, RequestRefused, ServerBusy
 
@@ -31,11 +32,7 @@ async def encoded(http: Request, messages: Sequence[Message]) -> tuple[int, ...]
                 f"the chat template did not render these messages within {DEADLINE_S:g} s; send less text",
                 param="messages",
             )
-            return await to_thread.run_sync(
-                leave(partial(encode_messages, services, messages)),
-                limiter=CapacityLimiter(1),
-                abandon_on_cancel=True,
-            )
+            return await asyncio.wrap_future(begun(leave(partial(encode_messages, services, messages))))
     except TimeoutError:
         raise late from None
 
@@ -44,9 +41,9 @@ async def encoded(http: Request, messages: Sequence[Message]) -> tuple[int, ...]
 async def _place(places: CapacityLimiter) -> AsyncIterator[Callable[[Callable[[], T]], Callable[[], T]]]:
     """A place for work on a thread that may be abandoned: the thread, and not who waited for it, gives it back.
 
-    anyio gives it back with the waiting, and templates that never end would take thread upon thread.
+    Were it given back with the waiting, templates that never end would take thread upon thread.
     """
-    loop, borrower, begun = asyncio.get_running_loop(), object(), False
+    loop, borrower, runs = asyncio.get_running_loop(), object(), False
 
     def give_back() -> None:
         with suppress(RuntimeError):  # it has been given back
@@ -54,8 +51,8 @@ async def _place(places: CapacityLimiter) -> AsyncIterator[Callable[[Callable[[]
 
     def leaving(work: Callable[[], T]) -> Callable[[], T]:
         def run() -> T:
-            nonlocal begun
-            begun = True
+            nonlocal runs
+            runs = True
             try:
                 return work()
             finally:
@@ -68,7 +65,7 @@ async def _place(places: CapacityLimiter) -> AsyncIterator[Callable[[Callable[[]
     try:
         yield leaving
     finally:
-        if not begun:
+        if not runs:
             give_back()
 
 
