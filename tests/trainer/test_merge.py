@@ -188,6 +188,13 @@ def test_what_has_no_sum_is_refused_by_name(base: Path, folders: dict[str, Path]
     ):
         with pytest.raises(ComposeRefused, match=word):
             merge(wanted(base, folders, mix), tmp_path / "out")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # PEFT's, that it could not merge this
+        shifted = save_adapter(base, tmp_path / "shifted", 2, 1, target_modules=["o_proj"], lora_bias=True)
+    with pytest.raises(
+        ComposeRefused, match="lora_bias on model.layers.0.self_attn.o_proj, and the base has no bias"
+    ):
+        merge(wanted(base, {"shifted": shifted}, mix_of(shifted=1)), tmp_path / "out")
     other = save_adapter(save_model(tmp_path / "gpt2", "gpt2"), tmp_path / "other", 2, 1)
     with pytest.raises(AdapterRefused, match="no linear module"):
         merge(wanted(base, {"other": other}, mix_of(other=1)), tmp_path / "out")

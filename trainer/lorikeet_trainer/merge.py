@@ -15,7 +15,6 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
-from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
@@ -28,6 +27,7 @@ from lorikeet_adapters.quantization import Quantization
 from lorikeet_adapters.source import CONFIG_FILE, WEIGHTS_FILE
 from lorikeet_adapters.spec import parse_spec
 from lorikeet_adapters.weights import load_weights
+from lorikeet_trainer.application import apply_adapter
 from lorikeet_trainer.card import model_card
 from lorikeet_trainer.errors import MergeInexact
 from lorikeet_trainer.judge import HeldBase, Judge, Question, open_judge, read_adapter
@@ -99,7 +99,7 @@ def merge(wanted: Merge, out: Path, *, force: bool = False) -> Merged:
         gc.collect()  # the quantised base, before the whole one is loaded
         base = load_base(wanted.base.model, "fp32", wanted.base.device)
         untied = untie(base, wanted)
-        model = merge_into(base.model, wanted)
+        model = merge_into(base, wanted)
         if wanted.base.quantization == Quantization.FP32:
             refuse_inexact(compare(model, served))
         dtype = wanted.dtype or own_dtype(wanted.base.model)
@@ -124,6 +124,12 @@ def refuse_unmergeable(wanted: Merge) -> None:
         if not wanted.mix.is_single and (weights.is_dora or weights.biases):
             what = "was trained with DoRA" if weights.is_dora else "has trained biases"
             raise ComposeRefused(f"`{term.adapter}` {what}: it can be merged alone and with weight 1 only")
+        homeless = sorted(weights.shifts.keys() - shape.biases.keys())
+        if homeless:
+            raise ComposeRefused(
+                f"`{term.adapter}` was trained with lora_bias on {homeless[0]}, and the base has no bias "
+                "there to merge it into; serve it unmerged"
+            )
 
 
 def untie(base: BaseModel, wanted: Merge) -> bool:
@@ -141,10 +147,11 @@ def untie(base: BaseModel, wanted: Merge) -> bool:
     return True
 
 
-def merge_into(model: PreTrainedModel, wanted: Merge) -> PreTrainedModel:
+def merge_into(base: BaseModel, wanted: Merge) -> PreTrainedModel:
     """One adapter after another, each at its weight: what LoRA adds does not depend on what is there."""
+    model = base.model
     for term in wanted.mix.terms:
-        applied = PeftModel.from_pretrained(model, wanted.folders[term.adapter])
+        applied = apply_adapter(model, base.outline, wanted.folders[term.adapter])
         for layer in applied.modules():
             if isinstance(layer, LoraLayer):
                 # Not by PEFT's scale_layer, which leaves embeddings as they are.
