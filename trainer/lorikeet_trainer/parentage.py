@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from lorikeet_adapters.base_model import BaseModel
 from lorikeet_adapters.origin import Parent, tensors_sha256
@@ -31,7 +32,7 @@ def adopt(recipe: Recipe, folder: Path, base: BaseModel) -> Recipe:
     with open_folder(folder) as files:
         spec = parse_spec(files.config)
     weights = load_weights(folder / WEIGHTS_FILE, spec, base.outline, base.compute_dtype)
-    shape = {
+    shape: dict[str, Any] = {
         "rank": spec.rank,
         "alpha": spec.alpha,
         "rslora": spec.rslora,
