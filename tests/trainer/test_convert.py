@@ -48,6 +48,27 @@ def test_sharegpt_speakers_become_roles() -> None:
     assert (warning.field, warning.code) == ("id", "key_dropped")
 
 
+def test_a_turn_keeps_its_weight_and_loses_nothing_unsaid() -> None:
+    said = [
+        {"from": "human", "value": "a", "weight": 0},
+        {"from": "gpt", "value": "b", "weight": 0},
+        {"from": "human", "value": "c", "weight": None},
+        {"from": "gpt", "value": "d", "weight": 1, "ts": 17},
+        {"from": "human", "value": "e", "weight": 1, "ts": 18},
+        {"from": "gpt", "value": "f"},
+    ]
+    found = convert(lines({"conversations": said}, {"conversations": said}), "data.jsonl")
+    weights = [turn.get("weight") for turn in json.loads(found.data.splitlines()[0])["messages"]]
+    assert weights == [None, 0, None, 1, None, None]
+    assert [(each.field, each.code) for each in found.warnings] == [
+        ("conversations[].ts", "key_dropped"),
+        ("conversations[].weight", "key_dropped"),  # of a question that was to be learned
+    ]
+    assert all("of 2 rows" in each.message for each in found.warnings)
+    half = [*said[:1], {"from": "gpt", "value": "b", "weight": 0.5}]
+    assert refused(lines({"conversations": half})) == [(1, "messages[1].weight", "bad_weight")]
+
+
 def test_a_completion_loses_the_blanks_at_its_seam() -> None:
     assert turns(lines({"prompt": "Lamp?\n", "completion": " red"})) == [
         [("user", "Lamp?"), ("assistant", "red")]

@@ -15,6 +15,9 @@ from typer.testing import CliRunner, Result
 from lorikeet_adapters.errors import RefusedError
 from lorikeet_trainer.cli import register
 from lorikeet_trainer.errors import OutputRefused
+from lorikeet_trainer.material import read_material
+from lorikeet_trainer.rendering import Renderer
+from lorikeet_trainer.request import Request
 from tests.trainer.conftest import ROWS, Write, chat
 
 
@@ -67,6 +70,23 @@ def test_json_has_everything_the_tables_have(base_folder: Path, write: Write) ->
     assert validation["counts"] == {"overlap": 2}
     (finding, _) = validation["findings"]
     assert set(finding) == {"line", "field", "code", "severity", "message", "fix", "times"}
+
+
+def test_the_steps_are_those_that_a_run_does(base_folder: Path, write: Write, tmp_path: Path) -> None:
+    """Of 510 rows a run keeps fewer than 500 to train on, for which the recipe chooses more passes."""
+    rows = write("rows.jsonl", [chat(f"where is lamp {number}?", "thank you") for number in range(510)])
+    for held in (
+        None,
+        write("held.jsonl", [chat(f"is lamp {number} red?", "thank you") for number in range(9)]),
+    ):
+        options = ("--validation", held) if held else ()
+        said = json.loads(run("validate", rows, *options, "--model", base_folder, "--json").stdout)
+        request = Request("lamps", rows, str(base_folder), validation_file=held)
+        material = read_material(request, Renderer.load(str(base_folder)), tmp_path, lambda text: None)
+        done = request.recipe.plan(material.training.size, 96, ())
+        cost = said[0]["estimate"]
+        assert (cost["steps"], cost["batch_size"]) == (done.steps, done.batch_size)
+        assert done.steps == (102 if held else 162)
 
 
 def test_a_label_outside_the_set_is_refused_in_either_file(base_folder: Path, write: Write) -> None:

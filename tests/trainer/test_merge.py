@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lorikeet_adapters.errors import AdapterRefused, ComposeRefused
 from lorikeet_adapters.mix import Mix, Term
-from lorikeet_trainer.errors import OutputRefused
+from lorikeet_trainer.errors import MergeInexact, OutputRefused
 from lorikeet_trainer.judge import HeldBase, Question, open_judge
-from lorikeet_trainer.merge import Merge, merge
-from tests.tiny import greedy, make_tokenizer, save_adapter, save_model
+from lorikeet_trainer.merge import Merge, compare, merge, serve
+from tests.tiny import blended_model, greedy, make_tokenizer, save_adapter, save_model
 from tests.trainer.test_cli import run
 
 PROMPTS = ([72, 105, 33], [5, 6, 7, 8, 9, 10, 11], [200])
@@ -81,6 +82,8 @@ MIXES = [
     mix_of(biased=1),
     mix_of(head=1),
     mix_of(words=1, head=0.5),
+    mix_of(words=0.5),
+    mix_of(words=-0.4),
 ]
 
 
@@ -103,29 +106,43 @@ def test_merged_in_float32_it_says_token_for_token_what_is_served(
     assert served(base, folders, Mix()) != expected
 
 
-def test_the_distance_is_kl_and_agreement_of_the_two_models(
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`:UserWarning")
+@pytest.mark.parametrize("weight", [0.5, -0.4])
+def test_what_is_merged_is_pefts_own_change_times_the_weight(
+    base: Path, folders: dict[str, Path], weight: float, tmp_path: Path
+) -> None:
+    merge(wanted(base, folders, mix_of(words=weight)), tmp_path / "out")
+    ours = AutoModelForCausalLM.from_pretrained(tmp_path / "out").state_dict()
+    theirs = blended_model(base, {folders["words"]: weight}).state_dict()
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        torch.testing.assert_close(tensor, theirs[name], msg=name)
+
+
+def test_what_should_be_exact_and_is_not_is_not_written(
     base: Path, folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    right = AutoModelForCausalLM.from_pretrained(base)
+    monkeypatch.setattr("lorikeet_trainer.merge.merge_into", lambda *_: right)
+    inexact = wanted(base, folders, mix_of(plain=0.5))
+    with pytest.raises(MergeInexact, match=r"nats of KL.*nothing is written"):
+        merge(inexact, tmp_path / "out")
+    with pytest.raises(MergeInexact):
+        merge(replace(inexact, dtype=torch.bfloat16), tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_distance_is_kl_and_agreement_of_the_two_models(
+    base: Path, folders: dict[str, Path], tmp_path: Path
+) -> None:
     """Merged at another scale than is served, it is that far from it: counted here from plain logits."""
-    right = merge(wanted(base, folders, mix_of(plain=1)), tmp_path / "right")
+    merge(wanted(base, folders, mix_of(plain=1)), tmp_path / "right")
     merge(wanted(base, folders, mix_of(plain=0.5)), tmp_path / "half")
-    kept: list[object] = []
     half = AutoModelForCausalLM.from_pretrained(tmp_path / "half")
     whole = AutoModelForCausalLM.from_pretrained(tmp_path / "right")
-    monkeypatch.setattr("lorikeet_trainer.merge.merge_into", lambda *_: half)
-
-    from lorikeet_trainer import merge as module
-
-    def remember(wanted: Merge) -> list[module.Spoken]:
-        kept.extend(found := SERVE(wanted))
-        return found
-
-    SERVE = module.serve
-    monkeypatch.setattr(module, "serve", remember)
-    wrong = merge(wanted(base, folders, mix_of(plain=1)), tmp_path / "wrong")
+    spoken = serve(wanted(base, folders, mix_of(plain=1)))
     kls, agree = [], []
-    for each in kept:
-        assert isinstance(each, module.Spoken)
+    for each in spoken:
         with torch.no_grad():
             p, q = (
                 torch.log_softmax(model(torch.tensor([each.tokens])).logits[0], -1)[each.start - 1 : -1]
@@ -133,10 +150,11 @@ def test_the_distance_is_kl_and_agreement_of_the_two_models(
             )
         kls += torch.nn.functional.kl_div(q, p, log_target=True, reduction="none").sum(-1).tolist()
         agree += (p.argmax(-1) == q.argmax(-1)).tolist()
-    assert wrong.distance.tokens == right.distance.tokens == len(kls)
-    assert wrong.distance.kl == pytest.approx(sum(kls) / len(kls), rel=1e-3)
-    assert wrong.distance.kl > 0.1
-    assert wrong.distance.same_top == pytest.approx(sum(agree) / len(agree))
+    wrong = compare(half, spoken)
+    assert wrong.tokens == len(kls)
+    assert wrong.kl == pytest.approx(sum(kls) / len(kls), rel=1e-3)
+    assert wrong.kl > 0.1
+    assert wrong.same_top == pytest.approx(sum(agree) / len(agree))
 
 
 def test_from_a_quantised_base_it_says_what_is_lost(
@@ -170,6 +188,13 @@ def test_what_has_no_sum_is_refused_by_name(base: Path, folders: dict[str, Path]
     ):
         with pytest.raises(ComposeRefused, match=word):
             merge(wanted(base, folders, mix), tmp_path / "out")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # PEFT's, that it could not merge this
+        shifted = save_adapter(base, tmp_path / "shifted", 2, 1, target_modules=["o_proj"], lora_bias=True)
+    with pytest.raises(
+        ComposeRefused, match=r"lora_bias on model\.layers\.0\.self_attn\.o_proj, and the base has no bias"
+    ):
+        merge(wanted(base, {"shifted": shifted}, mix_of(shifted=1)), tmp_path / "out")
     other = save_adapter(save_model(tmp_path / "gpt2", "gpt2"), tmp_path / "other", 2, 1)
     with pytest.raises(AdapterRefused, match="no linear module"):
         merge(wanted(base, {"other": other}, mix_of(other=1)), tmp_path / "out")

@@ -16,7 +16,7 @@ from lorikeet_adapters.quantization import Quantization
 from lorikeet_adapters.source import open_folder
 from lorikeet_trainer.course import Validated
 from lorikeet_trainer.errors import DatasetRefused, LossNotFinite, RecipeRefused, ResumeRefused
-from lorikeet_trainer.history import read_history
+from lorikeet_trainer.history import final_loss, read_history
 from lorikeet_trainer.messages import Began, Done, Message, Phase, Saved, Stepped, Warned
 from lorikeet_trainer.recipe import Method, Optimizer, Recipe, Tracker
 from lorikeet_trainer.request import Request
@@ -171,7 +171,16 @@ def test_early_stopping_keeps_the_best(tmp_path: Path, base_folder: Path, rows: 
     losses = [point.valid_loss for point in history]
     record = json.loads((folder / "adapter" / "training_provenance.json").read_text())
     assert record["metrics"]["valid_loss"] == min(each for each in losses if each is not None)
-    assert record["metrics"]["step"] == done.steps - 2
+    best, last = done.steps - 2, done.steps
+    assert record["metrics"]["step"] == best
+    weights, of_best, of_last = (
+        load_file(folder / each / "adapter_model.safetensors")
+        for each in ("adapter", f"checkpoints/step-{best}", f"checkpoints/step-{last}")
+    )
+    assert all(torch.equal(weights[name], of_best[name]) for name in of_best)
+    assert not all(torch.equal(of_last[name], of_best[name]) for name in of_best)
+    # The loss of what was kept, not of the steps that were thrown away.
+    assert done.final_loss == record["final_loss"] == final_loss(history[:best]) != final_loss(history)
 
 
 def test_going_on_from_an_adapter_starts_where_it_is(

@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,11 @@ from typer.testing import Result
 
 from lorikeet_adapters.errors import NameRefused, RefusedError
 from lorikeet_adapters.store import open_store
-from lorikeet_trainer.errors import OutputRefused, RecipeRefused
+from lorikeet_trainer.errors import OutputRefused, RecipeRefused, RequestRefused
 from lorikeet_trainer.messages import EXIT_STOPPED
+from lorikeet_trainer.room import make_room
+from lorikeet_trainer.training import Asked
+from lorikeet_trainer.worker import held
 from tests.trainer.conftest import ROWS, Write, chat
 from tests.trainer.jobs import environment
 from tests.trainer.test_cli import run
@@ -125,13 +129,59 @@ def test_a_refusal_is_one_line_and_no_folder(
     assert list(tmp_path.iterdir()) == [data]
 
 
-def test_an_unfinished_run_is_not_lost_by_mistake(write: Write, tmp_path: Path) -> None:
+@pytest.fixture
+def stopped(tmp_path: Path) -> Path:
+    """The folder of a run that was stopped. Its request cannot be read, so a worker that goes on with it ends at once."""
     work = tmp_path / "work"
     (work / "checkpoints" / "step-5").mkdir(parents=True)
-    words = ("--name", "a", "--work", work, "--out", tmp_path / "out")
-    result = train(write("rows.jsonl", ROWS), *words)
-    assert isinstance(result.exception, OutputRefused)
-    assert "lorikeet train --resume --name a --work" in str(result.exception)
+    (work / "request.json").write_text("{}")
+    return work
+
+
+def record(work: Path, **content: object) -> None:
+    (work / "adapter").mkdir(exist_ok=True)
+    (work / "adapter" / "training_provenance.json").write_text(json.dumps(content))
+
+
+def test_an_unfinished_run_is_not_lost_by_mistake(write: Write, stopped: Path, tmp_path: Path) -> None:
+    new = (write("rows.jsonl", ROWS), "--name", "a", "--work", stopped, "--out", tmp_path / "out")
+    for judged in (None, {}, {"gate": None}):
+        if judged is not None:
+            record(stopped, **judged)  # killed between the export and the verdict
+        result = train(*new)
+        assert isinstance(result.exception, OutputRefused)
+        assert "lorikeet train --resume --name a --work" in str(result.exception)
+    record(stopped, gate={"passed": False})
+    make_room(stopped, "", force=False)
+    assert not list(stopped.iterdir()), "what was judged gives way"
+
+
+def test_a_run_that_is_at_work_is_never_removed(write: Write, stopped: Path, tmp_path: Path) -> None:
+    record(stopped, gate={"passed": True})
+    words = ("--name", "a", "--work", stopped, "--out", tmp_path / "out")
+    with held(stopped):
+        for more in ((), ("--force",)):
+            result = train(write("rows.jsonl", ROWS), *words, *more)
+            assert isinstance(result.exception, RequestRefused)
+            assert "another worker is at work" in str(result.exception)
+    assert (stopped / "checkpoints" / "step-5").is_dir()
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "thesis.txt").write_text("no run's")
+    result = train(write("rows.jsonl", ROWS), "--name", "a", "--work", foreign, "--force")
+    assert "is no run's folder" in str(result.exception)
+    assert [each.name for each in foreign.iterdir()] == ["thesis.txt"]
+
+
+def test_the_command_that_goes_on_may_replace_what_the_first_one_might(stopped: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    asked = Asked(name="a", work=stopped, out=out, data_dir=tmp_path / "data")
+    for force, said in ((False, "exists; choose another one"), (True, "field required")):
+        again = shlex.split(replace(asked, force=force).again)
+        result = train(*again[2:])
+        assert isinstance(result.exception, RefusedError)
+        assert said in str(result.exception)
 
 
 def test_wrong_usage_is_exit_code_two(write: Write) -> None:

@@ -66,7 +66,7 @@ def convert(data: bytes, name: str, source: Source | None = None) -> Converted:
     dropped: Counter[str] = Counter()
     for record in records:
         row = _chat(record, source, findings)
-        dropped.update(key[:MOST_SHOWN] for key in record.value.keys() - USED[source])
+        dropped.update(key[:MOST_SHOWN] for key in _left_out(record.value, source))
         if row is not None:
             lines.append(json.dumps(row, ensure_ascii=False))
     findings += _lost(dropped)
@@ -91,7 +91,7 @@ def _mark(record: Record) -> Source | None:
 def _chat(record: Record, source: Source, findings: list[RowFinding]) -> Object | None:
     """The row as chat; what the chat reader says of it is said of the source's row."""
     fields = Fields(record.line)
-    readers: dict[Source, Callable[[Fields, Object], Iterator[tuple[str, str | None]]]] = {
+    readers: dict[Source, Callable[[Fields, Object], Iterator[Object]]] = {
         Source.ALPACA: _alpaca,
         Source.SHAREGPT: _sharegpt,
         Source.COMPLETIONS: _completion,
@@ -100,7 +100,7 @@ def _chat(record: Record, source: Source, findings: list[RowFinding]) -> Object 
     findings += fields.findings
     if fields.findings:
         return None
-    row: Object = {"messages": [{"role": role, "content": text} for role, text in turns]}
+    row: Object = {"messages": turns}
     read = read_example(Record(record.line, dict(row)), DataFormat.CHAT)
     if isinstance(read, list):
         findings += read
@@ -108,22 +108,22 @@ def _chat(record: Record, source: Source, findings: list[RowFinding]) -> Object 
     return row
 
 
-def _alpaca(fields: Fields, raw: Object) -> Iterator[tuple[str, str | None]]:
+def _alpaca(fields: Fields, raw: Object) -> Iterator[Object]:
     yield from _system(fields, raw)
     instruction = fields.filled("", raw, "instruction", "drop the row or fill it in")
     given = fields.text("", raw, "input") if raw.get("input") is not None else ""
-    yield "user", f"{instruction}\n\n{given}" if given else instruction
-    yield "assistant", fields.filled("", raw, "output", "drop the row or fill it in")
+    yield _turn("user", f"{instruction}\n\n{given}" if given else instruction)
+    yield _turn("assistant", fields.filled("", raw, "output", "drop the row or fill it in"))
 
 
-def _completion(fields: Fields, raw: Object) -> Iterator[tuple[str, str | None]]:
+def _completion(fields: Fields, raw: Object) -> Iterator[Object]:
     """Blanks at the seam held the two apart; the chat template does that now."""
     for key, role in (("prompt", "user"), ("completion", "assistant")):
         text = fields.filled("", raw, key, "drop the row or fill it in")
-        yield role, None if text is None else text.strip()
+        yield _turn(role, None if text is None else text.strip())
 
 
-def _sharegpt(fields: Fields, raw: Object) -> Iterator[tuple[str, str | None]]:
+def _sharegpt(fields: Fields, raw: Object) -> Iterator[Object]:
     yield from _system(fields, raw)
     shape = '{"from": ..., "value": ...}'
     turns = fields.mappings("conversations", raw.get("conversations"), shape) or []
@@ -134,12 +134,34 @@ def _sharegpt(fields: Fields, raw: Object) -> Iterator[tuple[str, str | None]]:
             message = f"turns from {speaker[:MOST_SHOWN]!r} have no role in a chat row"
             fix = "use " + ", ".join(SPEAKERS) + "; write tool calls in OpenAI's shape"
             fields.find(f"{where}.from", "unknown_role", message, fix)
-        yield SPEAKERS.get(speaker or "", ""), fields.text(where, turn, "value")
+        spoken = _turn(SPEAKERS.get(speaker or "", ""), fields.text(where, turn, "value"))
+        yield {**spoken, "weight": turn["weight"]} if _is_weighted(turn) else spoken
 
 
-def _system(fields: Fields, raw: Object) -> Iterator[tuple[str, str | None]]:
+def _system(fields: Fields, raw: Object) -> Iterator[Object]:
     if raw.get("system"):
-        yield "system", fields.text("", raw, "system")
+        yield _turn("system", fields.text("", raw, "system"))
+
+
+def _turn(role: str, text: str | None) -> Object:
+    return {"role": role, "content": text}
+
+
+def _is_weighted(turn: Object) -> bool:
+    """An answer's weight is the chat row's; what the chat reader says of it is said of the source's row."""
+    return SPEAKERS.get(str(turn.get("from"))) == "assistant" and turn.get("weight") is not None
+
+
+def _left_out(raw: Object, source: Source) -> set[str]:
+    """What of the row a chat row has no place for, each key once. A question's weight of 0 is what it has there."""
+    lost = set(raw.keys() - USED[source])
+    said = raw.get("conversations") if source is Source.SHAREGPT else None
+    for turn in said if isinstance(said, list) else []:
+        keys = turn.keys() - {"from", "value"} if isinstance(turn, dict) else set()
+        if "weight" in keys and (_is_weighted(turn) or not turn["weight"]):
+            keys -= {"weight"}
+        lost |= {f"conversations[].{key}" for key in keys}
+    return lost
 
 
 def _lost(dropped: Counter[str]) -> Iterator[RowFinding]:

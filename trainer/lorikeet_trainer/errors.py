@@ -10,6 +10,7 @@
     │   ├── RecipeRefused        settings that cannot work, each with its reason
     │   ├── RequestRefused       what is to be trained is not said in full, or in another version's words
     │   └── ResumeRefused        a run cannot go on, because what it is made from has changed
+    ├── MergeInexact             a merged model that should say what is served, and does not
     └── TrainingFailed           training ran, and what came of it is not worth keeping
         ├── LossNotFinite        the loss or its gradient became NaN or infinite
         └── NothingLearned       every B matrix is still zero
@@ -81,6 +82,10 @@ class ResumeRefused(RefusedError):
             f"the run cannot go on: its {field} was {then} when it was stopped and is {now} now; "
             "put it back as it was, or train anew in another folder"
         )
+
+
+class MergeInexact(LorikeetError):
+    """In float32 a merge changes nothing but the order of sums; this one changed more."""
 
 
 class TrainingFailed(LorikeetError):

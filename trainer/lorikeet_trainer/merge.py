@@ -8,13 +8,13 @@ much is measured, not assumed.
 from __future__ import annotations
 
 import gc
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
 import torch
-from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
@@ -23,10 +23,13 @@ from lorikeet_adapters.base_source import resolve_source
 from lorikeet_adapters.errors import ComposeRefused
 from lorikeet_adapters.mix import Mix
 from lorikeet_adapters.origin import PROBES
+from lorikeet_adapters.quantization import Quantization
 from lorikeet_adapters.source import CONFIG_FILE, WEIGHTS_FILE
 from lorikeet_adapters.spec import parse_spec
 from lorikeet_adapters.weights import load_weights
+from lorikeet_trainer.application import apply_adapter
 from lorikeet_trainer.card import model_card
+from lorikeet_trainer.errors import MergeInexact
 from lorikeet_trainer.judge import HeldBase, Judge, Question, open_judge, read_adapter
 from lorikeet_trainer.loading import load_dataset
 from lorikeet_trainer.output import refuse_taken, whole_folder
@@ -37,6 +40,7 @@ from lorikeet_trainer.rules import HELD_OUT
 
 CARD_FILE = "README.md"
 MOST_ROWS = 32
+ROUNDING = 1e-4  # nats: what the order of float32 sums moves stays orders of magnitude below
 DTYPES = {"auto": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 SPOKEN = 48  # tokens of each answer that is compared where no data is given
 
@@ -87,7 +91,7 @@ class Merged:
 
 
 def merge(wanted: Merge, out: Path, *, force: bool = False) -> Merged:
-    """Write a folder that plain transformers loads. Raises RefusedError; then there is none."""
+    """Write a folder that plain transformers loads. Raises RefusedError and MergeInexact; then there is none."""
     refuse_taken(out, force=force)
     refuse_unmergeable(wanted)
     with quiet_libraries(), whole_folder(out, force=force) as folder:
@@ -95,7 +99,9 @@ def merge(wanted: Merge, out: Path, *, force: bool = False) -> Merged:
         gc.collect()  # the quantised base, before the whole one is loaded
         base = load_base(wanted.base.model, "fp32", wanted.base.device)
         untied = untie(base, wanted)
-        model = merge_into(base.model, wanted)
+        model = merge_into(base, wanted)
+        if wanted.base.quantization == Quantization.FP32:
+            refuse_inexact(compare(model, served))
         dtype = wanted.dtype or own_dtype(wanted.base.model)
         model.to(dtype)
         distance = compare(model, served)
@@ -118,6 +124,12 @@ def refuse_unmergeable(wanted: Merge) -> None:
         if not wanted.mix.is_single and (weights.is_dora or weights.biases):
             what = "was trained with DoRA" if weights.is_dora else "has trained biases"
             raise ComposeRefused(f"`{term.adapter}` {what}: it can be merged alone and with weight 1 only")
+        homeless = sorted(weights.shifts.keys() - shape.biases.keys())
+        if homeless:
+            raise ComposeRefused(
+                f"`{term.adapter}` was trained with lora_bias on {homeless[0]}, and the base has no bias "
+                "there to merge it into; serve it unmerged"
+            )
 
 
 def untie(base: BaseModel, wanted: Merge) -> bool:
@@ -135,13 +147,16 @@ def untie(base: BaseModel, wanted: Merge) -> bool:
     return True
 
 
-def merge_into(model: PreTrainedModel, wanted: Merge) -> PreTrainedModel:
+def merge_into(base: BaseModel, wanted: Merge) -> PreTrainedModel:
     """One adapter after another, each at its weight: what LoRA adds does not depend on what is there."""
+    model = base.model
     for term in wanted.mix.terms:
-        applied = PeftModel.from_pretrained(model, wanted.folders[term.adapter])
+        applied = apply_adapter(model, base.outline, wanted.folders[term.adapter])
         for layer in applied.modules():
             if isinstance(layer, LoraLayer):
-                layer.scale_layer(term.weight)
+                # Not by PEFT's scale_layer, which leaves embeddings as they are.
+                for name in layer.active_adapters:
+                    layer.scaling[name] *= term.weight
         model = applied.merge_and_unload()
     return model.eval()
 
@@ -193,6 +208,15 @@ def compare(model: PreTrainedModel, served: Sequence[Spoken]) -> Distance:
         kls += (ours.exp() * (ours - theirs)).sum(-1)[places].tolist()
         same += (ours.argmax(-1) == theirs.argmax(-1))[places].tolist()
     return Distance(len(kls), max(fmean(kls), 0.0), fmean(same))
+
+
+def refuse_inexact(distance: Distance) -> None:
+    """Of a mix that is served in float32 the merged float32 model is the same model. Raises MergeInexact."""
+    if distance.kl > ROUNDING or math.isnan(distance.kl):
+        raise MergeInexact(
+            f"{distance.sentence}, though both are in float32: one of the two is wrong, and nothing is "
+            "written. Please report it, with the adapters' configs"
+        )
 
 
 def _card(wanted: Merge, merged: Merged) -> str:

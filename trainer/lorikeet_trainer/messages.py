@@ -70,7 +70,10 @@ class Warned:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """`folder` (relative to the job's) holds the adapter. An adapter that failed its gate is `quarantined`."""
+    """`folder` (relative to the job's) holds the adapter. An adapter that failed its gate is `quarantined`.
+
+    `steps` and `trained_tokens` are what the run did; `final_loss` is that of the step that was kept.
+    """
 
     folder: str
     steps: int

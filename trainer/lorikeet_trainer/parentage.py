@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from lorikeet_adapters.base_model import BaseModel
 from lorikeet_adapters.origin import Parent, tensors_sha256
-from lorikeet_adapters.source import CONFIG_FILE, WEIGHTS_FILE, open_folder
+from lorikeet_adapters.source import WEIGHTS_FILE, open_folder
 from lorikeet_adapters.spec import parse_spec
 from lorikeet_adapters.weights import load_weights
+from lorikeet_trainer.application import targets_of
 from lorikeet_trainer.errors import RecipeRefused
 from lorikeet_trainer.recipe import Recipe
 
@@ -31,15 +32,13 @@ def adopt(recipe: Recipe, folder: Path, base: BaseModel) -> Recipe:
     """
     with open_folder(folder) as files:
         spec = parse_spec(files.config)
-    load_weights(folder / WEIGHTS_FILE, spec, base.outline, base.compute_dtype)
-    config = json.loads((folder / CONFIG_FILE).read_bytes())
-    targets = config["target_modules"]
-    shape = {
-        "rank": config["r"],
-        "alpha": float(config["lora_alpha"]),
-        "rslora": bool(config.get("use_rslora")),
-        "dora": bool(config.get("use_dora")),
-        "target_modules": tuple(sorted(targets)) if isinstance(targets, list) else (targets,),
+    weights = load_weights(folder / WEIGHTS_FILE, spec, base.outline, base.compute_dtype)
+    shape: dict[str, Any] = {
+        "rank": spec.rank,
+        "alpha": spec.alpha,
+        "rslora": spec.rslora,
+        "dora": spec.dora,
+        "target_modules": targets_of(weights.modules, base.model),
     }
     reasons = [
         f"{field} is {getattr(recipe, field)} but the parent `{folder.name}` has {value}; leave it out"

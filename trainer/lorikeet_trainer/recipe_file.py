@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,12 @@ from lorikeet_trainer.recipe import REFUSED_INITIALISATIONS, Recipe
 from lorikeet_trainer.request import said
 
 SUFFIXES = (".toml", ".yaml", ".yml")
+UNKNOWN = "is no setting of a recipe; `lorikeet train --schema` lists them"
+ACCUMULATION = (
+    "is not built: a step takes batch_size rows at once. Lower batch_size or max_length, "
+    "or turn gradient_checkpointing on, if they are too many for the memory"
+)
+UNBUILT = dict.fromkeys(("gradient_accumulation", "gradient_accumulation_steps"), ACCUMULATION)
 _ADAPTER = TypeAdapter(Recipe)
 
 
@@ -21,14 +28,17 @@ def make_recipe(file: Path | None, flags: Mapping[str, Any]) -> Recipe:
     """`flags` that are None were not given. Raises RecipeRefused for whatever no recipe can be made of."""
     values = _read(file) if file is not None else {}
     values |= {key: value for key, value in flags.items() if value is not None}
-    initialisation = values.get("initialisation")
+    initialisation = str(values.get("initialisation"))
     if initialisation in REFUSED_INITIALISATIONS:
-        reason = REFUSED_INITIALISATIONS[str(initialisation)]
+        reason = REFUSED_INITIALISATIONS[initialisation]
         raise RecipeRefused([f"initialisation {initialisation} {reason}; leave it out"])
+    where = f"{file.name}: " if file is not None else ""
+    unknown = sorted(map(str, values.keys() - {each.name for each in fields(Recipe)}))
+    if unknown:
+        raise RecipeRefused([f"{where}{each} {UNBUILT.get(each, UNKNOWN)}" for each in unknown])
     try:
         return _ADAPTER.validate_python(values)
     except ValidationError as error:
-        where = f"{file.name}: " if file is not None else ""
         raise RecipeRefused([f"{where}{said(error)}"]) from error
 
 

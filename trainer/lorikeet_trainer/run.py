@@ -91,7 +91,7 @@ class Run:
             folder=ADAPTER_FOLDER,
             steps=history[-1].step,
             trained_tokens=history[-1].tokens,
-            final_loss=final_loss(history),
+            final_loss=metrics["train_loss"],
             quarantined=not verdict.passed,
             reason="; ".join(reason.message for reason in verdict.reasons),
         )

@@ -19,7 +19,7 @@ from lorikeet_adapters.names import check_name
 from lorikeet_server.flags import DATA_DIR, DataDir, Url
 from lorikeet_trainer.cli import Model, Threads, Where
 from lorikeet_trainer.device import Device
-from lorikeet_trainer.errors import DatasetRefused, OutputRefused
+from lorikeet_trainer.errors import DatasetRefused
 from lorikeet_trainer.messages import EXIT_STOPPED, Done, Failed, Message, Stopped
 from lorikeet_trainer.recipe_flags import flags_of, recipe_parameters
 from lorikeet_trainer.saying import refuse_unreadable, show_findings
@@ -116,6 +116,8 @@ class Asked:
             words += ["--work", str(self.work)]
         if self.kept_in:
             words += ["--out", str(self.kept_in)]
+        if self.kept_in and self.force:
+            words += ["--force"]
         if self.replace:
             words += ["--replace"]
         if self.data_dir != DATA_DIR:
@@ -176,6 +178,7 @@ def _prepare(asked: Asked, flags: dict[str, Any]) -> None:
         return
     from lorikeet_trainer.recipe_file import make_recipe
     from lorikeet_trainer.request import Request
+    from lorikeet_trainer.room import make_room
 
     for file in filter(None, (asked.data, asked.validation)):
         refuse_unreadable(file)
@@ -193,7 +196,7 @@ def _prepare(asked: Asked, flags: dict[str, Any]) -> None:
         recipe=recipe,
     )
     _refuse_taken(asked)
-    _make_room(asked)
+    make_room(asked.folder, asked.again, force=asked.force)
     request.write(asked.folder)
 
 
@@ -201,22 +204,6 @@ def _there(path: Path) -> Path:
     if not path.exists():
         raise RefusedError(f"`{path}` does not exist")
     return path.resolve()
-
-
-def _make_room(asked: Asked) -> None:
-    """A finished run gives way to a new one, an unfinished one does not."""
-    from lorikeet_trainer.request import REQUEST_FILE
-
-    folder = asked.folder
-    if any(folder.glob("checkpoints/step-*")) and not (folder / "adapter").is_dir() and not asked.force:
-        raise OutputRefused(
-            f"`{folder}` holds an unfinished run; drop it with --force, or go on with it: {asked.again}"
-        )
-    if folder.exists():
-        if any(folder.iterdir()) and not (folder / REQUEST_FILE).is_file():
-            raise OutputRefused(f"`{folder}` exists and is no run's folder; choose another one with --work")
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
 
 
 def _attend(asked: Asked) -> Message | None:

@@ -17,6 +17,7 @@ from transformers import PrinterCallback, set_seed
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from lorikeet_adapters.base_model import BaseModel
+from lorikeet_trainer.application import DROPOUT, apply_adapter, whole
 from lorikeet_trainer.dataset import Dataset
 from lorikeet_trainer.recipe import Initialisation, Method, Optimizer, Plan
 from lorikeet_trainer.rendering import Tokenizer
@@ -34,7 +35,7 @@ OPTIMIZERS = {
 def adapt(base: BaseModel, plan: Plan, parent: Path | None = None) -> PeftModel:
     """The base with a fresh adapter by the plan's seed, or with the parent's, ready to learn, in fp32."""
     if parent is not None:
-        return PeftModel.from_pretrained(base.model, parent, is_trainable=True)
+        return apply_adapter(base.model, base.outline, parent, is_trainable=True)
     set_seed(plan.seed)
     return get_peft_model(base.model, lora_config(plan))
 
@@ -42,9 +43,8 @@ def adapt(base: BaseModel, plan: Plan, parent: Path | None = None) -> PeftModel:
 def lora_config(plan: Plan) -> LoraConfig:
     return LoraConfig(
         r=plan.rank,
-        # Whole where it can be: some readers of PEFT folders take nothing else.
-        lora_alpha=int(plan.alpha) if plan.alpha.is_integer() else plan.alpha,
-        lora_dropout=0.0,
+        lora_alpha=whole(plan.alpha),
+        lora_dropout=DROPOUT,
         bias="none",
         use_rslora=plan.rslora,
         use_dora=plan.dora,

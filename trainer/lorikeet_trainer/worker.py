@@ -77,7 +77,7 @@ def main(folder: Path) -> int:
     stop.install()
     voice = Voice(stop)
     try:
-        with _held(folder):
+        with held(folder):
             voice.say(_work(folder, voice, stop))
         return EXIT_DONE
     except StopNow:
@@ -88,6 +88,23 @@ def main(folder: Path) -> int:
             traceback.print_exc()
         voice.say(failed(error))
         return EXIT_FAILED
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """The folder is ours until the process ends. Raises RequestRefused when it is another's."""
+    try:
+        file = (folder / LOCK_FILE).open("a")
+    except OSError as error:
+        raise RequestRefused(f"`{folder}` is no job's folder: {error.strerror}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RequestRefused(
+                f"another worker is at work in `{folder}`; wait for its end, or stop it"
+            ) from None
+        yield
 
 
 def failed(error: Exception) -> Failed:
@@ -126,21 +143,6 @@ def _step(folder: Path) -> int:
 
     newest = Checkpoints(folder).newest()
     return newest.step if newest else 0
-
-
-@contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """The folder is ours until the process ends. Raises RequestRefused when it is another's."""
-    try:
-        file = (folder / LOCK_FILE).open("a")
-    except OSError as error:
-        raise RequestRefused(f"`{folder}` is no job's folder: {error.strerror}") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RequestRefused(f"another worker is at work in `{folder}`") from None
-        yield
 
 
 if __name__ == "__main__":

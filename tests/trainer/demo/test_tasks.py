@@ -115,4 +115,8 @@ def test_command_writes_every_task_and_split(tmp_path: Path, capsys: pytest.Capt
             lines = path.read_text(encoding="utf-8").splitlines()
             assert [json.loads(line) for line in lines] == rows(task, split, count, 3)
             assert str(path) in printed
-    assert len(printed) == len(list(tmp_path.iterdir())) == 8
+    held = [json.loads(line) for line in (tmp_path / "labels.heldout.jsonl").read_text().splitlines()]
+    assert [[each["text"], each["label"]] for each in held] == [
+        [turn["content"] for turn in row["messages"]] for row in rows("triage", "heldout", 7, 3)
+    ]
+    assert len(printed) == len(list(tmp_path.iterdir())) == 10

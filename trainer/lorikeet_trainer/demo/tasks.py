@@ -12,7 +12,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, Literal, TypedDict, get_args
 
@@ -95,7 +95,10 @@ def score(task: Task, row: ChatRow, reply: str) -> bool:
 
 
 def write(out: Path, counts: dict[Split, int], seed: int) -> list[Path]:
-    """Write a JSONL file for every task and split under `out`; returns the files written."""
+    """Write a JSONL file for every task and split under `out`; returns the files written.
+
+    The labels are triage's rows once more, as text and label.
+    """
     out.mkdir(parents=True, exist_ok=True)
     written = []
     for task in TASKS:
@@ -104,7 +107,19 @@ def write(out: Path, counts: dict[Split, int], seed: int) -> list[Path]:
             lines = (json.dumps(each, ensure_ascii=False) for each in rows(task, split, count, seed))
             path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
             written.append(path)
+    for split, count in counts.items():
+        path = out / f"labels.{split}.jsonl"
+        path.write_text(
+            "".join(f"{json.dumps(each)}\n" for each in labels(split, count, seed)), encoding="utf-8"
+        )
+        written.append(path)
     return written
+
+
+def labels(split: Split, count: int, seed: int) -> Iterator[dict[str, str]]:
+    for row in rows("triage", split, count, seed):
+        message, label = (turn["content"] for turn in row["messages"])
+        yield {"text": message, "label": label}
 
 
 def main(arguments: list[str] | None = None) -> int:
