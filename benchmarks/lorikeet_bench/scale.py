@@ -239,7 +239,7 @@ def _rows(plan: ScalePlan, rounds: dict[Cell, list[Round]]) -> list[dict[str, An
                 "p99_ttft_ms": percentile(ttft, 99),
                 "loads_a_pass": median(each.loads for each in group),
                 "evictions_a_pass": median(each.evictions for each in group),
-                "throughput_ratio": ratio.ratio,
+                "throughput_ratio": ratio.value,
                 "throughput_ratio_low": ratio.low,
                 "throughput_ratio_high": ratio.high,
                 "samples_pass_s": [each.seconds for each in group],

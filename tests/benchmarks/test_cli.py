@@ -103,10 +103,14 @@ def test_swap_tells_reading_from_waiting_from_stalling(tiny_base: Path) -> None:
     options = ["--model", str(tiny_base), "--quantization", "fp32", "--rank", "4", "--repeat", "5"]
     document, shown = run("swap", *options, "--threads", "1")
     found = {row["figure"]: row for row in document["results"]}
-    assert list(found) == ["read", "cold", "warm", "gap", "stall"]
+    assert list(found) == ["read", "cold", "warm", "gap", "beside", "stall"]
     assert all(0 < row["median_ms"] <= row["max_ms"] for row in found.values())
     assert all(len(row["samples_ms"]) == 5 for row in found.values())
-    assert found["gap"]["median_ms"] <= found["stall"]["median_ms"]
+    for longest in ("beside", "stall"):
+        assert all(
+            a <= b for a, b in zip(found["gap"]["samples_ms"], found[longest]["samples_ms"], strict=True)
+        )
+    assert [each["wanted"] for each in document["targets"]] == ["<= 50", "<= 1"]
     assert "adapter on disk" in shown
 
 
