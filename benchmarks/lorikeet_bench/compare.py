@@ -19,7 +19,7 @@ from rich.table import Table
 from lorikeet_bench.interval import Interval, ratio_of_medians_apart
 from lorikeet_bench.plan import PlanRefused
 
-KEY = ("registered", "arm", "rank", "adapters", "batch", "mix")
+KEY = ("registered", "arm", "ranks", "batch", "mix")
 SETTINGS = {
     "latency": ("model_id", "quantization", "input_len", "output_len"),
     "prefix": ("model_id", "quantization", "prefix_len", "input_len", "adapter_rank"),
@@ -115,7 +115,7 @@ def make_table(comparison: Comparison) -> Table:
     order = list(Verdict)
     for line in sorted(comparison.lines, key=lambda each: order.index(each.verdict)):
         ratio = line.ratio
-        shown = f"{ratio.ratio:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]"
+        shown = f"{ratio.value:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]"
         table.add_row(line.name, shown, "" if line.verdict is Verdict.SAME else line.verdict.value)
     return table
 
@@ -123,10 +123,14 @@ def make_table(comparison: Comparison) -> Table:
 def _samples(document: Mapping[str, Any]) -> Iterator[tuple[str, Sequence[float]]]:
     rows = document.get("results") or [document]
     for row in rows:
-        name = " ".join(f"{key} {row[key]}" for key in KEY if row.get(key) not in (None, 0, ""))
+        name = " ".join(f"{key} {_word(row[key])}" for key in KEY if row.get(key))
         for key, values in row.items():
             if key.startswith("samples_") and values:
                 yield f"{name} {key.removeprefix('samples_')}".strip(), values
+
+
+def _word(value: object) -> str:
+    return "+".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _line(name: str, before: Sequence[float], after: Sequence[float], tolerance: float) -> Line:

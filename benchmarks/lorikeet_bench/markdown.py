@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lorikeet_bench.target import Standing
+
 Document = Mapping[str, Any]
 COLUMNS: Mapping[str, Sequence[tuple[str, str, str]]] = {
     "latency": (
         ("batch", "batch", "{}"),
         ("arm", "arm", "{}"),
-        ("rank", "rank", "{}"),
+        ("ranks", "ranks", "{}"),
         ("adapters", "adapters", "{}"),
         ("TPOT ms", "median_tpot_ms", "{:.2f}"),
         ("tok/s", "output_throughput", "{:.1f}"),
@@ -70,6 +72,7 @@ def render(results: Mapping[str, Document], pictures: Mapping[str, Sequence[Path
             *_table(document),
             "",
         ]
+        parts += [f"{each}.\n" for each in document.get("left_out", ())]
         if targets := document.get("targets"):
             parts += [*_targets(targets), ""]
         for picture in pictures.get(name, ()):
@@ -104,6 +107,8 @@ def _cell(row: Mapping[str, Any], key: str, form: str) -> str:
     """A ratio brings its interval."""
     if row.get(key) is None:
         return ""
+    if isinstance(row[key], list):
+        return "+".join(map(str, row[key]))
     text = form.format(row[key])
     if f"{key}_low" in row:
         text += f" [{form.format(row[f'{key}_low'])}, {form.format(row[f'{key}_high'])}]"
@@ -113,8 +118,9 @@ def _cell(row: Mapping[str, Any], key: str, form: str) -> str:
 def _targets(targets: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = ["| target | wanted | measured | |", "|---|---:|---:|---|"]
     for each in targets:
-        met = "met" if each["met"] else "**missed**"
-        lines.append(f"| {each['name']} | {each['wanted']} | {each['value']:.3f} | {met} |")
+        measured = f"{each['value']:.3f} [{each['low']:.3f}, {each['high']:.3f}]"
+        standing = f"**{each['standing']}**" if each["standing"] == Standing.MISSED else each["standing"]
+        lines.append(f"| {each['name']} | {each['wanted']} | {measured} | {standing} |")
     return lines
 
 

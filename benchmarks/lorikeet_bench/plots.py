@@ -5,7 +5,7 @@ Each picture says in its title what is better, and in its footer what was measur
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -107,20 +107,25 @@ def overhead_by_rank(axes: Axes, document: Document) -> bool:
 def throughput_by_adapters(axes: Axes, document: Document) -> bool:
     """Tokens a second of a batch over the number of distinct adapters in it."""
     drawn = False
-    for place, rank in enumerate(sorted({row["rank"] for row in document["results"] if row["rank"]})):
+    # Every arm of a set has its first adapter; adapters of one set may differ in rank.
+    for place, first in enumerate(sorted({row["ranks"][0] for row in document["results"] if row["ranks"]})):
         for batch in sorted({row["batch"] for row in document["results"]}):
             rows = [
                 row
                 for row in document["results"]
                 if row["batch"] == batch
-                and (row["arm"] == "base" or (row["rank"] == rank and row["arm"] in ("adapter", "mixed")))
+                and (
+                    row["arm"] == "base" or (row["arm"] in ("adapter", "mixed") and row["ranks"][0] == first)
+                )
             ]
             if len(rows) < 3:
                 continue
             rows.sort(key=lambda row: row["adapters"])
             counts = [row["adapters"] for row in rows]
             values = [row["output_throughput"] for row in rows]
-            axes.plot(counts, values, marker="o", color=COLOURS[place], label=f"rank {rank}, batch {batch}")
+            axes.plot(
+                counts, values, marker="o", color=COLOURS[place], label=f"rank {_ranks(rows)}, batch {batch}"
+            )
             drawn = True
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("distinct adapters in the batch; 0 is the base")
@@ -212,7 +217,8 @@ SWAP_NAMES = {
     "cold": "first token,\non disk",
     "warm": "first token,\non device",
     "gap": "others' gap,\nusual",
-    "stall": "others' gap,\nlongest",
+    "beside": "longest,\nnewcomer\non device",
+    "stall": "longest,\nnewcomer\non disk",
 }
 ARMS = (BASE, MERGED, ADAPTER, BLEND, MIXED, MERGED_16, PEFT, TRANSFORMERS)  # in the order of the colours
 PICTURES: Mapping[str, Mapping[str, Paint]] = {
@@ -228,7 +234,12 @@ PICTURES: Mapping[str, Mapping[str, Paint]] = {
 
 
 def _arm(row: Mapping[str, Any]) -> str:
-    return str(Label(row["arm"], row["rank"], row["adapters"]))
+    return str(Label(row["arm"], tuple(row["ranks"])))
+
+
+def _ranks(rows: Sequence[Mapping[str, Any]]) -> str:
+    ranks = [rank for row in rows for rank in row["ranks"]]
+    return str(ranks[0]) if min(ranks) == max(ranks) else f"{min(ranks)} to {max(ranks)}"
 
 
 def _legend(axes: Axes) -> None:
