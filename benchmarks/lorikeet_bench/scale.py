@@ -27,8 +27,8 @@ from lorikeet_bench.adapter import fetch, write_random
 from lorikeet_bench.arms import NO_TEXT
 from lorikeet_bench.interval import Interval, ratio_of_medians
 from lorikeet_bench.machine import Machine
+from lorikeet_bench.percentile import percentile
 from lorikeet_bench.plan import FEWEST_REPETITIONS, PlanRefused
-from lorikeet_bench.serving_report import percentile
 from lorikeet_bench.traffic import Passage, closed_loop
 from lorikeet_server.engine.config import EngineConfig
 from lorikeet_server.engine.engine import Engine

@@ -176,3 +176,17 @@ def test_wrong_input_is_refused_in_one_line(options: list[str], reason: str) -> 
 def test_the_command_line_is_built_without_torch() -> None:
     code = "import lorikeet_bench.cli, sys; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_asking_a_server_without_httpx_is_refused_and_nothing_else_needs_it() -> None:
+    """As where `lorikeet` is installed without the extra `bench`."""
+    code = """
+import sys
+sys.modules["httpx"] = None
+import lorikeet_bench.fidelity, lorikeet_bench.scale, lorikeet_bench.swap, lorikeet_bench.latency
+from typer.testing import CliRunner
+from tests.benchmarks.test_cli import make_app
+print(CliRunner().invoke(make_app(), ["bench", "serving"]).exception)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "asking a server needs httpx: pip install 'lorikeet[bench]'\n"
