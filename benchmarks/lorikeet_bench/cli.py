@@ -38,7 +38,10 @@ def compare(
     new: Annotated[Path, typer.Argument(help="Result file of the same benchmark, run now.")],
     tolerance: Annotated[float, typer.Option(min=0.0, max=10.0, help="How much slower is too slow.")] = 0.1,
 ) -> None:
-    """Say what became slower between two result files; exit code 1 if anything did."""
+    """Say what became worse between two result files; exit code 1 if anything did.
+
+    Slower beyond chance and tolerance, less throughput or goodput, more failures, an arm that is gone.
+    """
     from rich.console import Console
 
     from lorikeet_bench import compare as comparing

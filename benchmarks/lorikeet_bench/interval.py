@@ -49,17 +49,20 @@ def ratio_of_medians(numerator: Sequence[float], denominator: Sequence[float], s
     return bootstrap(list(zip(numerator, denominator, strict=True)), _ratio, seed)
 
 
-def ratio_of_medians_apart(
-    numerator: Sequence[float], denominator: Sequence[float], seed: int = 0
+def ratio_apart(
+    numerator: Sequence[float],
+    denominator: Sequence[float],
+    statistic: Callable[[Sequence[float]], float] = median,
+    seed: int = 0,
 ) -> Interval:
-    """The two were measured in different runs: each is drawn from by itself."""
+    """Of a statistic of two that were measured in different runs: each is drawn from by itself."""
     draw = random.Random(seed)
     ratios = sorted(
-        median(draw.choices(numerator, k=len(numerator)))
-        / median(draw.choices(denominator, k=len(denominator)))
+        statistic(draw.choices(numerator, k=len(numerator)))
+        / statistic(draw.choices(denominator, k=len(denominator)))
         for _ in range(RESAMPLES)
     )
-    return _interval(median(numerator) / median(denominator), ratios)
+    return _interval(statistic(numerator) / statistic(denominator), ratios)
 
 
 def _interval(value: float, ordered: Sequence[float]) -> Interval:

@@ -243,6 +243,10 @@ def _rows(plan: ScalePlan, rounds: dict[Cell, list[Round]]) -> list[dict[str, An
                 "throughput_ratio_low": ratio.low,
                 "throughput_ratio_high": ratio.high,
                 "samples_pass_s": [each.seconds for each in group],
+                **{
+                    f"samples_p{percent}_ttft_ms": [percentile(each.ttft, percent) * 1e3 for each in group]
+                    for percent in (50, 99)
+                },
             }
         )
     return rows

@@ -99,6 +99,8 @@ def summarise(session: Session, objectives: Objectives) -> dict[str, Any]:
         document |= _spread(name, figures[name])
     for name in ("ttft", "tpot", "e2el"):
         document[f"samples_{name}_ms"] = [round(each * 1e3, 3) for each in figures[name]]
+    # Of every gap there are too many to keep; the mean of an answer's is its TPOT, this is its worst.
+    document["samples_longest_gap_ms"] = [round(max(each.gaps) * 1e3, 3) for each in whole if each.gaps]
     return document
 
 
@@ -121,6 +123,7 @@ def make_document(
         "output_len": workload.tokens,
         "seed": workload.seed,
         "nonce": workload.nonce,
+        "reuse_prompts": not workload.nonce,
         **summary,
         **{f"client_{key}": value for key, value in asdict(machine).items()},
     }
