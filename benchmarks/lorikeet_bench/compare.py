@@ -23,7 +23,7 @@ from lorikeet_bench.interval import Interval, ratio_apart
 from lorikeet_bench.percentile import percentile
 from lorikeet_bench.plan import PlanRefused
 
-KEY = ("registered", "arm", "ranks", "batch", "mix")
+KEY = ("names", "arm", "ranks", "batch", "mix")
 BASE = ("model_id", "quantization", "device")
 SETTINGS: Mapping[str, Sequence[str]] = {
     "latency": (*BASE, "dtype", "adapters", "resident_adapters", "input_len", "output_len"),

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from lorikeet_bench.circumstances import CLIENT, machine_facts, server_facts
 from lorikeet_bench.label import ADAPTER, BASE, BLEND, MERGED, MERGED_16, MIXED, PEFT, TRANSFORMERS, Label
 
 mpl.use("Agg")
@@ -45,14 +46,15 @@ def draw(name: str, document: Document, folder: Path) -> tuple[Path, ...]:
 
 def footer(document: Document) -> str:
     """Model, machine, date; what a number means nothing without."""
-    get = {**document, **{key.removeprefix("client_"): value for key, value in document.items()}}.get
+    get, side = document.get, CLIENT if "url" in document else ""
     parts = [
         str(get("model_id") or get("url")),
         f"held as {get('quantization')}" if get("quantization") else "",
-        f"{get('cpu_model')}, {get('threads')} threads",
-        f"torch {get('torch_version')}",
+        server_facts(document) if side else "",
+        machine_facts(document),
+        f"torch {get(f'{side}torch_version')}",
         str(get("date"))[:10],
-        f"commit {(get('commit') or 'unknown')[:12]}",
+        f"commit {(get(f'{side}commit') or 'unknown')[:12]}",
     ]
     return " | ".join(part for part in parts if part)
 
@@ -158,23 +160,21 @@ def percentiles(axes: Axes, document: Document) -> bool:
 
 
 def scale(axes: Axes, document: Document) -> bool:
-    """Throughput over the number of registered adapters, with and without eviction."""
+    """Throughput over the number of adapters that requests may name, with and without eviction."""
     for place, (arm, label) in enumerate(
         (("all", "rows for all"), ("few", "rows for a few, the rest evicted"))
     ):
-        rows = sorted(
-            (row for row in document["results"] if row["arm"] == arm), key=lambda row: row["registered"]
-        )
+        rows = sorted((row for row in document["results"] if row["arm"] == arm), key=lambda row: row["names"])
         if rows:
-            registered = [row["registered"] for row in rows]
+            names = [row["names"] for row in rows]
             values = [row["output_throughput"] for row in rows]
-            axes.plot(registered, values, marker="o", color=COLOURS[place], label=label)
+            axes.plot(names, values, marker="o", color=COLOURS[place], label=label)
     axes.set_xscale("log")
-    counts = sorted({row["registered"] for row in document["results"]})
+    counts = sorted({row["names"] for row in document["results"]})
     axes.set_xticks(counts, [str(count) for count in counts], minor=False)
     axes.set_xticks([], minor=True)
     axes.set_ylim(bottom=0)
-    axes.set_xlabel("registered adapters")
+    axes.set_xlabel("adapters that requests may name")
     axes.set_ylabel("tokens per second")
     axes.set_title("Zipf traffic over ever more adapters: higher is better, flat is free")
     _legend(axes)
@@ -227,7 +227,7 @@ PICTURES: Mapping[str, Mapping[str, Paint]] = {
         "throughput-by-adapters": throughput_by_adapters,
     },
     "serving": {"latency": percentiles},
-    "scale": {"registered": scale},
+    "scale": {"names": scale},
     "swap": {"swap": swap},
     "fidelity": {"kl": fidelity},
 }

@@ -86,16 +86,20 @@ def run(command: str, *options: str) -> tuple[dict[str, Any], str]:
 
 
 def test_scale_evicts_only_where_rows_are_few(tiny_base: Path) -> None:
-    options = ["--model", str(tiny_base), "--quantization", "fp32", "--registered", "8,20", "--few", "8"]
+    options = ["--model", str(tiny_base), "--quantization", "fp32", "--names", "8,20", "--few", "8"]
     document, shown = run("scale", *options, "--rank", "2", "--requests", "30", "--threads", "1")
-    found = {(row["registered"], row["arm"]): row for row in document["results"]}
+    found = {(row["names"], row["arm"]): row for row in document["results"]}
     assert found.keys() == {(8, "all"), (20, "all"), (20, "few")}
     assert found[8, "all"]["throughput_ratio"] == 1.0
     for cell, row in found.items():
         assert (row["evictions_a_pass"] > 0) is (cell == (20, "few")), cell
-        assert (row["loads_a_pass"] > 0) is (cell == (20, "few")), cell
+        assert row["touched_a_pass"] <= cell[0]
+        assert row["resident_after"] == 8 if cell != (20, "all") else 8 < row["resident_after"] <= 20
         assert len(row["samples_pass_s"]) == document["repetitions"]
         assert 0 < row["p50_ttft_ms"] <= row["p99_ttft_ms"]
+    assert found[20, "few"]["loads_a_pass"] >= found[20, "few"]["evictions_a_pass"]
+    assert found[8, "all"]["loads_a_pass"] == 0, "its warm-up asked for every one"
+    assert [each["name"][-3:] for each in document["targets"]] == ["all", "few"]
     assert "tok/s over 8" in shown
 
 
@@ -129,9 +133,9 @@ def test_fidelity_ranks_the_forms_and_tells_adapter_from_base() -> None:
 @pytest.mark.parametrize(
     ("command", "options", "reason"),
     [
-        ("scale", ["--registered", "0"], "--registered"),
+        ("scale", ["--names", "0"], "--names"),
         ("scale", ["--few", "2"], "--few"),
-        ("scale", ["--registered", "a"], "--registered"),
+        ("scale", ["--names", "a"], "--names"),
         ("swap", ["--repeat", "1"], "--repeat"),
         ("fidelity", ["--rows", "0"], "--rows"),
         ("serving", ["--url", "localhost:8000"], "--url"),
