@@ -19,6 +19,7 @@ from lorikeet_server.config import ServerConfig
 from lorikeet_server.engine.stats import EngineStats
 from lorikeet_server.errors import FAILURES, TABLE
 from lorikeet_server.job_commands import jobs
+from lorikeet_server.key_commands import keys
 from lorikeet_server.metrics import Metrics
 from lorikeet_server.options import options_of
 
@@ -31,43 +32,37 @@ def test_every_flag_is_documented(flag: str) -> None:
     assert f"| `--{flag}` |" in REFERENCE
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "train",
-        "eval",
-        "merge",
-        *(
-            f"bench {each}"
-            for each in (
-                "latency",
-                "serving",
-                "scale",
-                "swap",
-                "prefix",
-                "fidelity",
-                "make-model",
-                "compare",
-                "report",
-            )
-        ),
-        "adapters add",
-        "adapters check",
-        "adapters convert",
-        "adapters list",
-        "adapters rm",
-        *(f"jobs {each}" for each in ("list", "show", "events", "cancel", "pause", "resume")),
-        *(f"adapters {each}" for each in ("show", "history", "rollback", "pin", "alias")),
-        *(f"data {each}" for each in ("validate", "preview", "convert", "split")),
-    ],
-)
+def whole_app() -> typer.Typer:
+    """As the command line puts it together, but for `serve`, whose flags are the configuration's."""
+    app = typer.Typer()
+    app.callback()(lambda: None)
+    app.add_typer(jobs, name="jobs")
+    app.add_typer(keys, name="keys")
+    for entry in entry_points(group="lorikeet.commands"):
+        entry.load()(app)
+    return app
+
+
+def commands(found: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """Every command that does something, with all the words that call it."""
+    for name, each in getattr(found, "commands", {}).items():
+        yield from commands(each, (*words, name))
+    if words and not getattr(found, "commands", {}):
+        yield " ".join(words), found
+
+
+COMMANDS = dict(commands(typer.main.get_command(whole_app())))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_and_its_flags_are_documented(command: str) -> None:
     """A flag stands in its command's section, whatever else stands there."""
     section = REFERENCE.partition(f"## `lorikeet {command.partition(' ')[0]}")[2].partition("\n## ")[0]
-    found: Any = typer.main.get_command(whole_app())
-    for word in command.split():
-        found = found.commands[word]
-    flags = {flag for each in found.params for flag in each.opts if flag.startswith("--")}
+    assert section
+    if " " in command:
+        assert re.search(rf"`[a-z ]*\b{command.rpartition(' ')[2]}\b", section)
+    params = COMMANDS[command].params
+    flags = {flag for each in params for flag in each.opts if flag.startswith("--")}
     assert {flag for flag in flags if flag not in section} <= {"--help"}
 
 
@@ -75,15 +70,6 @@ def test_exactly_the_proven_families_are_listed() -> None:
     section = REFERENCE.partition("## Model families")[2].partition("Refused by name")[0]
     listed = set(re.findall(r"`([a-z0-9_-]+)`", section.partition("attention chunks too.")[2]))
     assert listed - {"granitemoehybrid"} == PROVEN
-
-
-def whole_app() -> typer.Typer:
-    app = typer.Typer()
-    app.callback()(lambda: None)
-    app.add_typer(jobs, name="jobs")
-    for entry in entry_points(group="lorikeet.commands"):
-        entry.load()(app)
-    return app
 
 
 @pytest.mark.parametrize("path", sorted({route.path.replace("{name:path}", "{name}") for route in ROUTES}))

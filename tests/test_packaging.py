@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 import tomllib
 import zipfile
-from importlib.metadata import version
+from importlib.metadata import packages_distributions, requires, version
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -72,6 +74,65 @@ def test_the_version_is_one(wheel: zipfile.ZipFile) -> None:
     assert version("lorikeet") == declared
     assert f"lorikeet-{declared}-" in (wheel.filename or "")
     assert changelog.startswith(f"## {declared}")
+
+
+# Part of what we declare, and pinned by it: a bound of our own could only contradict theirs.
+COMES_WITH = {
+    "datasets": "trl",
+    "pydantic-core": "pydantic",
+    "pyyaml": "transformers",
+    "tokenizers": "transformers",
+}
+
+
+def imported(package: Path) -> dict[str, set[str]]:
+    """By top-level name, the files that import it, wherever in the file that stands."""
+    found: dict[str, set[str]] = {}
+    for path in sorted(package.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [each.name for each in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module or ""]
+            for name in names:
+                found.setdefault(name.partition(".")[0], set()).add(str(path.relative_to(ROOT)))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("package", "extras"),
+    [
+        ("adapters/lorikeet_adapters", ()),
+        ("server/lorikeet_server", ()),
+        ("trainer/lorikeet_trainer", ("train",)),
+        ("benchmarks/lorikeet_bench", ("bench",)),
+    ],
+)
+def test_what_is_imported_is_declared(package: str, extras: tuple[str, ...]) -> None:
+    """Not what happens to be installed because something else needs it, or because tests do."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [
+        *project["dependencies"],
+        *(e for extra in extras for e in project["optional-dependencies"][extra]),
+    ]
+    declared = {canonicalize_name(Requirement(each).name) for each in wanted}
+    declared |= {part for part, whole in COMES_WITH.items() if whole in declared}
+    ours = {"lorikeet_adapters", "lorikeet_server", "lorikeet_trainer", "lorikeet_bench"}
+    by_name = packages_distributions()
+    undeclared = {
+        name: files
+        for name, files in imported(ROOT / package).items()
+        if name not in ours | sys.stdlib_module_names
+        and not declared & {canonicalize_name(each) for each in by_name.get(name, [name])}
+    }
+    assert undeclared == {}
+
+
+@pytest.mark.parametrize(("part", "whole"), COMES_WITH.items())
+def test_what_comes_with_something_is_required_by_it(part: str, whole: str) -> None:
+    needed = [Requirement(each) for each in requires(whole) or ()]
+    assert part in {canonicalize_name(each.name) for each in needed if each.marker is None}
 
 
 # The release that mended what was reported, of each dependency that reads what strangers send.

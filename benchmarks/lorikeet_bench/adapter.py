@@ -40,9 +40,9 @@ class BenchAdapter:
 
 @dataclass(frozen=True, slots=True)
 class AdapterSet:
-    """Adapters that are measured against each other, of one rank where they were made at random."""
+    """Adapters that are measured against each other; `rank` is that of those made at random."""
 
-    rank: int  # the largest
+    rank: int
     adapters: tuple[BenchAdapter, ...]
 
 
@@ -54,8 +54,7 @@ def collect(plan: Plan, base: BaseModel, scratch: Path) -> tuple[AdapterSet, ...
     folders = [(folder, Origin.GIVEN) for folder in plan.folders]
     if plan.model == "demo" and not folders:
         folders = [(folder, Origin.DEMO) for folder in _demo_folders()]
-    ranks = plan.ranks[:1] if folders else plan.ranks
-    return tuple(_set(plan, base, rank, folders, scratch / f"r{rank}") for rank in ranks)
+    return tuple(_set(plan, base, rank, folders, scratch / f"r{rank}") for rank in plan.random_ranks)
 
 
 def _set(
@@ -68,7 +67,7 @@ def _set(
             (write_random(base, scratch / f"random-{index}", rank, plan.seed + index), Origin.RANDOM)
         )
     adapters = tuple(_read(folder, origin, base) for folder, origin in named)
-    return AdapterSet(max(each.weights.rank for each in adapters), adapters)
+    return AdapterSet(rank, adapters)
 
 
 def origin_of(sets: Iterable[AdapterSet]) -> Origin:

@@ -16,7 +16,7 @@ from lorikeet_adapters.quantization import Quantization
 from lorikeet_adapters.weights import AdapterWeights
 from lorikeet_bench.adapter import AdapterSet, collect
 from lorikeet_bench.label import ADAPTER, BASE, BLEND, MERGED, MERGED_16, MIXED, Label
-from lorikeet_bench.merged import hold_merged, write_merged
+from lorikeet_bench.merged import CannotMerge, hold_merged, write_merged
 from lorikeet_bench.peers import open_peers
 from lorikeet_bench.plan import Plan, PlanRefused
 from lorikeet_bench.timed import Prompts, Timed
@@ -88,9 +88,11 @@ class Bench:
     """Everything a run holds while it measures. `vocabulary` is the number of token ids."""
 
     base: BaseModel
-    merged: BaseModel
+    merged: BaseModel | None  # None where the adapter has no merged form
     sets: tuple[AdapterSet, ...]
+    held: Mapping[str, AdapterWeights]  # what the mixes of our arms name
     arms: tuple[Arm, ...]
+    left_out: tuple[str, ...]  # arms that these adapters do not allow, each with its reason
     vocabulary: int
 
 
@@ -105,33 +107,39 @@ def open_bench(plan: Plan) -> Iterator[Bench]:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lorikeet-bench-")))
         base = load_base(plan.model, plan.quantization.value)
         _check_length(plan, base)
-        sets = collect(plan, base, scratch)
-        merged_folder = write_merged(base, sets[0].adapters[0].folder, scratch)
-        merged = hold_merged(base, merged_folder, base.quantization)
+        sets, left_out = collect(plan, base, scratch), list[str]()
         held = {
-            f"{each.rank}/{place}": adapter.weights
+            name: adapter.weights
             for each in sets
-            for place, adapter in enumerate(each.adapters)
+            for name, adapter in zip(_names(each), each.adapters, strict=True)
         }
         engine = stack.enter_context(closing(make_engine(base, held, plan)))
-        arms: list[Arm] = [
-            EngineArm(Label(BASE), engine, (BASE_MIX,)),
-            EngineArm(
-                Label(MERGED), stack.enter_context(closing(make_engine(merged, {}, plan))), (BASE_MIX,)
-            ),
-        ]
-        if base.quantization in HELD_SMALLER:
-            whole = hold_merged(base, merged_folder, Quantization.BF16)
+        arms: list[Arm] = [EngineArm(Label(BASE), engine, (BASE_MIX,))]
+        folder = _merge(base, sets[0].adapters[0].folder, scratch, left_out)
+        copies = {} if folder is None else dict(_merged_copies(base, folder))
+        for label, copy in copies.items():
             arms.append(
-                EngineArm(
-                    Label(MERGED_16), stack.enter_context(closing(make_engine(whole, {}, plan))), (BASE_MIX,)
-                )
+                EngineArm(label, stack.enter_context(closing(make_engine(copy, {}, plan))), (BASE_MIX,))
             )
-        arms += [arm for each in sets for arm in _set_arms(engine, each, plan)]
+        arms += [arm for each in sets for arm in _set_arms(engine, each, plan, left_out)]
         if plan.peers:
-            arms += open_peers(plan, base, sets, merged_folder)
+            arms += open_peers(plan, base, sets, folder, left_out)
         vocabulary = base.model.config.get_text_config().vocab_size
-        yield Bench(base, merged, sets, tuple(arms), vocabulary)
+        yield Bench(base, copies.get(Label(MERGED)), sets, held, tuple(arms), tuple(left_out), vocabulary)
+
+
+def _merge(base: BaseModel, adapter: Path, scratch: Path, left_out: list[str]) -> Path | None:
+    try:
+        return write_merged(base, adapter, scratch)
+    except CannotMerge as error:
+        left_out.append(f"what runs on merged weights is left out: {error}")
+        return None
+
+
+def _merged_copies(base: BaseModel, folder: Path) -> Iterator[tuple[Label, BaseModel]]:
+    yield Label(MERGED), hold_merged(base, folder, base.quantization)
+    if base.quantization in HELD_SMALLER:
+        yield Label(MERGED_16), hold_merged(base, folder, Quantization.BF16)
 
 
 def make_engine(base: BaseModel, adapters: Mapping[str, AdapterWeights], plan: Plan) -> Engine:
@@ -146,16 +154,23 @@ def make_engine(base: BaseModel, adapters: Mapping[str, AdapterWeights], plan: P
     return Engine(base, config, NO_TEXT, adapters.__getitem__)
 
 
-def _set_arms(engine: Engine, adapters: AdapterSet, plan: Plan) -> Iterator[Arm]:
-    rank = adapters.rank
-    names = [f"{rank}/{place}" for place in range(len(adapters.adapters))]
+def _set_arms(engine: Engine, adapters: AdapterSet, plan: Plan, left_out: list[str]) -> Iterator[Arm]:
+    names, ranks = _names(adapters), tuple(each.weights.rank for each in adapters.adapters)
     alone = tuple(Mix.of([Term(name, 1.0)]) for name in names)
-    blend = Mix.of(Term(name, weight) for name, weight in zip(names, BLEND_WEIGHTS, strict=False))
-    yield EngineArm(Label(ADAPTER, rank, 1), engine, alone[:1])
-    yield EngineArm(Label(BLEND, rank, 2), engine, (blend,))
+    yield EngineArm(Label(ADAPTER, ranks[:1]), engine, alone[:1])
+    label = Label(BLEND, ranks[:2])
+    if dora := [each.name for each in adapters.adapters[:2] if each.weights.is_dora]:
+        left_out.append(f"{label} is left out: {dora[0]} is a DoRA, which is applied alone")
+    else:
+        blend = Mix.of(Term(name, weight) for name, weight in zip(names, BLEND_WEIGHTS, strict=False))
+        yield EngineArm(label, engine, (blend,))
     for count in sorted(plan.adapters):
         if count > 1:
-            yield EngineArm(Label(MIXED, rank, count), engine, alone[:count])
+            yield EngineArm(Label(MIXED, ranks[:count]), engine, alone[:count])
+
+
+def _names(adapters: AdapterSet) -> list[str]:
+    return [f"{adapters.rank}/{place}" for place in range(len(adapters.adapters))]
 
 
 def _check_length(plan: Plan, base: BaseModel) -> None:

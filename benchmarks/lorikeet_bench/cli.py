@@ -14,7 +14,7 @@ from lorikeet_adapters.quantization import Quantization
 from lorikeet_adapters.spec import MAX_RANK
 from lorikeet_bench.more_cli import fidelity, scale, swap
 from lorikeet_bench.output import check_out, finish, progress_bar
-from lorikeet_bench.plan import Plan, PlanRefused, parse_numbers
+from lorikeet_bench.plan import DEFAULT_RANK, Plan, PlanRefused, parse_numbers
 from lorikeet_bench.serving_cli import serving
 from lorikeet_bench.shapes import SHAPES, shape_of
 
@@ -38,7 +38,10 @@ def compare(
     new: Annotated[Path, typer.Argument(help="Result file of the same benchmark, run now.")],
     tolerance: Annotated[float, typer.Option(min=0.0, max=10.0, help="How much slower is too slow.")] = 0.1,
 ) -> None:
-    """Say what became slower between two result files; exit code 1 if anything did."""
+    """Say what became worse between two result files; exit code 1 if anything did.
+
+    Slower beyond chance and tolerance, less throughput or goodput, more failures, an arm that is gone.
+    """
     from rich.console import Console
 
     from lorikeet_bench import compare as comparing
@@ -79,7 +82,7 @@ def make_model(
     shape: Annotated[str, typer.Option(help=f"One of {', '.join(SHAPES)}.")],
     out: Annotated[Path, typer.Option(help="Folder to write; it must not exist.")],
     adapters: Annotated[int, typer.Option(min=0, max=1000, help="Adapters to write beside it.")] = 8,
-    rank: Annotated[int, typer.Option(min=1, max=MAX_RANK, help="Their rank.")] = DEFAULT.ranks[0],
+    rank: Annotated[int, typer.Option(min=1, max=MAX_RANK, help="Their rank.")] = DEFAULT_RANK,
     seed: Annotated[int, typer.Option(min=0, help="Decides every weight.")] = 0,
 ) -> None:
     """Write a model of real shape with random weights, where none can be downloaded."""
@@ -117,8 +120,12 @@ def latency(
     repeat: Annotated[int, typer.Option(help="Rounds, each with every arm once.")] = DEFAULT.repetitions,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves torch's choice.")] = 0,
     ranks: Annotated[
-        str, typer.Option(help="Ranks of adapters made at random, with commas between.")
-    ] = _joined(DEFAULT.ranks),
+        str | None,
+        typer.Option(
+            help=f"Ranks of adapters made at random, with commas between; {DEFAULT_RANK} if left out. "
+            "Not with --adapter, nor with the demo base, which has adapters of its own."
+        ),
+    ] = None,
     adapters: Annotated[
         str, typer.Option(help="How many distinct adapters share a batch, with commas between.")
     ] = _joined(DEFAULT.adapters),
@@ -137,7 +144,7 @@ def latency(
         prompt_tokens=prompt_tokens,
         repetitions=repeat,
         folders=tuple(adapter or ()),
-        ranks=parse_numbers("--ranks", ranks),
+        ranks=() if ranks is None else parse_numbers("--ranks", ranks),
         adapters=parse_numbers("--adapters", adapters),
         peers=peers,
     )

@@ -1,59 +1,30 @@
 """One streamed completion from any OpenAI-compatible server, with the moment of each piece.
 
 The client adds nothing of its own to what is measured but the time to read a line: pieces are
-stamped as their line is complete, and decoded after the stream has ended.
+stamped as their line is complete, and decoded when the whole run has ended.
 """
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
 
+from lorikeet_bench.exchange import Recording
 from lorikeet_bench.workload import Ask
 
 DATA = "data:"
-DONE = "[DONE]"
-
-
-@dataclass(frozen=True, slots=True)
-class Exchange:
-    """One request and what came of it; all times in seconds on one clock.
-
-    `arrivals` are the moments at which pieces with text came; `tokens` is the server's own count,
-    or the number of pieces where it gives none. `error` is empty when the answer is whole.
-    """
-
-    model: str
-    sent: float
-    ended: float
-    arrivals: tuple[float, ...] = ()
-    input_tokens: int = 0
-    tokens: int = 0
-    counted: bool = False
-    error: str = ""
-
-    @property
-    def ttft(self) -> float:
-        return self.arrivals[0] - self.sent
-
-    @property
-    def e2e(self) -> float:
-        return self.arrivals[-1] - self.sent
-
-    @property
-    def tpot(self) -> float:
-        """Mean time between tokens after the first; several tokens may come in one piece."""
-        return (self.arrivals[-1] - self.arrivals[0]) / max(self.tokens - 1, 1)
-
-    @property
-    def gaps(self) -> tuple[float, ...]:
-        """Inter-token latencies as the client saw them, one less than there are pieces."""
-        return tuple(b - a for a, b in zip(self.arrivals, self.arrivals[1:], strict=False))
+SERVER_FACTS = (
+    "model_id",
+    "version",
+    "model_dtype",
+    "model_device_type",
+    "quantization",
+    "slots",
+    "rank_rows",
+)
 
 
 class Client:
@@ -75,8 +46,20 @@ class Client:
         answer.raise_for_status()
         return tuple(each["id"] for each in answer.json()["data"])
 
-    async def complete(self, ask: Ask) -> Exchange:
-        """Never raises for what the server does: that is part of the measurement."""
+    async def facts(self) -> Mapping[str, Any]:
+        """What the server says of itself at /info, where it has one; empty where it has none."""
+        try:
+            answer = await self._http.get("/info")
+            told = answer.json() if answer.status_code == httpx.codes.OK else {}
+        except (httpx.HTTPError, ValueError):
+            return {}
+        return {name: told[name] for name in SERVER_FACTS if name in told} if isinstance(told, dict) else {}
+
+    async def complete(self, ask: Ask, due: float | None = None) -> Recording:
+        """`due` is when it should have been sent, now if it is None.
+
+        Never raises for what the server does: that is part of the measurement.
+        """
         body = {
             "model": ask.model,
             "prompt": ask.prompt,
@@ -100,40 +83,7 @@ class Client:
                             lines.append((time.perf_counter(), line[len(DATA) :].strip()))
         except httpx.HTTPError as failure:
             error = f"{type(failure).__name__}: {failure}"
-        return read_stream(ask.model, sent, time.perf_counter(), lines, error)
-
-
-def read_stream(
-    model: str, sent: float, ended: float, lines: Sequence[tuple[float, str]], error: str = ""
-) -> Exchange:
-    """What the stamped lines of one event stream say. A stream without an ending is an error."""
-    arrivals: list[float] = []
-    usage: dict[str, Any] = {}
-    finished = False
-    for stamp, line in lines:
-        if line == DONE:
-            continue
-        event = json.loads(line)
-        if "error" in event:
-            error = error or str(event["error"].get("message", event["error"]))
-        usage = event.get("usage") or usage
-        for choice in event.get("choices", ()):
-            finished = finished or choice.get("finish_reason") is not None
-            if choice.get("text"):
-                arrivals.append(stamp)
-    if not error and not (finished and arrivals):
-        error = "the stream ended without a finish_reason" if arrivals else "the answer has no text"
-    tokens = usage.get("completion_tokens", len(arrivals))
-    return Exchange(
-        model,
-        sent,
-        ended,
-        tuple(arrivals),
-        usage.get("prompt_tokens", 0),
-        tokens,
-        "completion_tokens" in usage,
-        error,
-    )
+        return Recording(ask.model, sent if due is None else due, sent, time.perf_counter(), lines, error)
 
 
 def _reason(answer: httpx.Response) -> str:

@@ -1,29 +1,43 @@
-"""Two result files of one kind, line by line: what became slower, beyond what chance explains.
+"""Two result files of one kind, line by line: what became worse, beyond what chance explains.
 
 A line is slower when the whole 95 % interval of its ratio, new over old, lies above one plus the
-tolerance; a single unlucky round moves the interval, not the verdict. Files of different settings
-are not compared, and what else differs (machine, threads, versions) is said first.
+tolerance; a single unlucky round moves the interval, not the verdict. Throughput and goodput of a
+serving run are one figure a run and judged as that. What failed more often or is not there any more
+is worse too, however quick the rest is. Files of different settings are not compared, and what else
+differs (machine, threads, versions) is said.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from lorikeet_bench.interval import Interval, ratio_of_medians_apart
+from lorikeet_bench.interval import Interval, ratio_apart
+from lorikeet_bench.percentile import percentile
 from lorikeet_bench.plan import PlanRefused
 
-KEY = ("registered", "arm", "rank", "adapters", "batch", "mix")
-SETTINGS = {
-    "latency": ("model_id", "quantization", "input_len", "output_len"),
-    "prefix": ("model_id", "quantization", "prefix_len", "input_len", "adapter_rank"),
-    "scale": ("model_id", "quantization", "adapter_rank", "num_prompts", "input_len", "output_len"),
+KEY = ("names", "arm", "ranks", "batch", "mix")
+BASE = ("model_id", "quantization", "device")
+SETTINGS: Mapping[str, Sequence[str]] = {
+    "latency": (*BASE, "dtype", "adapters", "resident_adapters", "input_len", "output_len"),
+    "prefix": (*BASE, "prefix_len", "input_len", "adapter_rank"),
+    "scale": (
+        *BASE,
+        "adapter_rank",
+        "num_prompts",
+        "max_concurrency",
+        "rows_for_few",
+        "zipf_skew",
+        "input_len",
+        "output_len",
+    ),
     "serving": (
         "models",
         "num_prompts",
@@ -31,7 +45,11 @@ SETTINGS = {
         "burstiness",
         "max_concurrency",
         "popularity",
+        "skew",
+        "prompt_words",
+        "reuse_prompts",
         "output_len",
+        "goodput_objectives_ms",
     ),
 }
 KINDS = frozenset({*SETTINGS, "swap", "fidelity"})
@@ -42,7 +60,11 @@ CIRCUMSTANCES = (
     "torch_version",
     "transformers_version",
     "omp_wait_policy",
+    "server",
 )
+RATES = ("request_throughput", "output_throughput", "request_goodput")  # a run's, the higher the better
+TAIL = 99  # percent, of what has enough samples to have such a tail
+FEWEST_FOR_TAIL = 100
 
 
 class Verdict(StrEnum):
@@ -53,7 +75,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One measured quantity in both files; `ratio` is new over old, of times."""
+    """One measured quantity in both files; `ratio` is new over old."""
 
     name: str
     ratio: Interval
@@ -64,11 +86,14 @@ class Line:
 class Comparison:
     lines: tuple[Line, ...]
     differing: tuple[str, ...]  # circumstances that are not the same, in words
-    missing: tuple[str, ...]  # lines of one file alone
+    lost: tuple[str, ...]  # lines of the old file alone
+    added: tuple[str, ...]  # lines of the new file alone
+    failures: str  # in words, where the new run has more of them
 
     @property
     def regressed(self) -> bool:
-        return any(line.verdict is Verdict.SLOWER for line in self.lines)
+        slower = any(line.verdict is Verdict.SLOWER for line in self.lines)
+        return slower or bool(self.lost) or bool(self.failures) or not self.lines
 
 
 def read_result(path: Path) -> dict[str, Any]:
@@ -96,14 +121,30 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any], tolerance: float) ->
                 f"{setting} is {old.get(setting)!r} in one and {new.get(setting)!r} in the other"
             )
     before, after = dict(_samples(old)), dict(_samples(new))
-    lines = tuple(_line(name, before[name], after[name], tolerance) for name in before if name in after)
-    return Comparison(lines, tuple(_differing(old, new)), tuple(sorted(before.keys() ^ after.keys())))
+    lines = [
+        line
+        for name in before
+        if name in after
+        for line in _times(name, before[name], after[name], tolerance)
+    ]
+    rates = [name for name in RATES if old.get(name)]
+    lines += [_rate(name, old[name], new[name], tolerance) for name in rates if name in new]
+    return Comparison(
+        tuple(lines),
+        tuple(_differing(old, new)),
+        tuple(sorted({*before, *rates} - {*after, *new})),
+        tuple(sorted(after.keys() - before.keys())),
+        _failures(old, new),
+    )
 
 
 def make_table(comparison: Comparison) -> Table:
     """Slower lines first of all."""
-    notes = [f"not the same: {each}" for each in comparison.differing]
-    notes += [f"in one file only: {each}" for each in comparison.missing]
+    notes = [comparison.failures] if comparison.failures else []
+    notes += ["nothing was measured in both"] if not comparison.lines else []
+    notes += [f"in the old file only: {each}" for each in comparison.lost]
+    notes += [f"in the new file only: {each}" for each in comparison.added]
+    notes += [f"not the same: {each}" for each in comparison.differing]
     table = Table(
         title="new / old, times with 95 % intervals",
         caption="\n".join(notes),
@@ -114,28 +155,57 @@ def make_table(comparison: Comparison) -> Table:
         table.add_column(heading, justify="left" if heading == "what" else "right", no_wrap=True)
     order = list(Verdict)
     for line in sorted(comparison.lines, key=lambda each: order.index(each.verdict)):
-        ratio = line.ratio
-        shown = f"{ratio.ratio:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]"
-        table.add_row(line.name, shown, "" if line.verdict is Verdict.SAME else line.verdict.value)
+        table.add_row(
+            line.name, _show(line.ratio), "" if line.verdict is Verdict.SAME else line.verdict.value
+        )
     return table
+
+
+def _show(ratio: Interval) -> str:
+    if ratio.low == ratio.high:
+        return f"{ratio.value:.3f}"
+    return f"{ratio.value:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]"
 
 
 def _samples(document: Mapping[str, Any]) -> Iterator[tuple[str, Sequence[float]]]:
     rows = document.get("results") or [document]
     for row in rows:
-        name = " ".join(f"{key} {row[key]}" for key in KEY if row.get(key) not in (None, 0, ""))
+        name = " ".join(f"{key} {_word(row[key])}" for key in KEY if row.get(key))
         for key, values in row.items():
             if key.startswith("samples_") and values:
                 yield f"{name} {key.removeprefix('samples_')}".strip(), values
 
 
-def _line(name: str, before: Sequence[float], after: Sequence[float], tolerance: float) -> Line:
-    ratio = ratio_of_medians_apart(after, before)
+def _word(value: object) -> str:
+    return "+".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _times(name: str, before: Sequence[float], after: Sequence[float], tolerance: float) -> Iterator[Line]:
+    yield _line(name, ratio_apart(after, before), tolerance)
+    if min(len(before), len(after)) >= FEWEST_FOR_TAIL:
+        tail: Callable[[Sequence[float]], float] = partial(percentile, percent=TAIL)
+        yield _line(f"{name} p{TAIL}", ratio_apart(after, before, tail), tolerance)
+
+
+def _rate(name: str, before: float, after: float, tolerance: float) -> Line:
+    """Of one run each, so without an interval."""
+    ratio = after / before
+    worse, better = ratio * (1 + tolerance) < 1, ratio > 1 + tolerance
+    verdict = Verdict.SLOWER if worse else Verdict.FASTER if better else Verdict.SAME
+    return Line(name, Interval(ratio, ratio, ratio), verdict)
+
+
+def _line(name: str, ratio: Interval, tolerance: float) -> Line:
     if ratio.low > 1 + tolerance:
         return Line(name, ratio, Verdict.SLOWER)
     if ratio.high < 1 / (1 + tolerance):
         return Line(name, ratio, Verdict.FASTER)
     return Line(name, ratio, Verdict.SAME)
+
+
+def _failures(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    before, after = old.get("failed", 0), new.get("failed", 0)
+    return f"{after} requests failed, {before} before" if after > before else ""
 
 
 def _differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:

@@ -28,8 +28,8 @@ from lorikeet_bench.adapter import fetch
 from lorikeet_bench.arms import NO_TEXT
 from lorikeet_bench.machine import Machine
 from lorikeet_bench.merged import hold_merged, write_merged
+from lorikeet_bench.percentile import percentile
 from lorikeet_bench.plan import PlanRefused
-from lorikeet_bench.serving_report import percentile
 from lorikeet_server.engine.config import EngineConfig
 from lorikeet_server.engine.engine import Engine
 from lorikeet_trainer.demo.tasks import TASKS, rows

@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lorikeet_bench.circumstances import CLIENT, machine_facts, server_facts
+from lorikeet_bench.target import Standing
+
 Document = Mapping[str, Any]
 COLUMNS: Mapping[str, Sequence[tuple[str, str, str]]] = {
     "latency": (
         ("batch", "batch", "{}"),
         ("arm", "arm", "{}"),
-        ("rank", "rank", "{}"),
+        ("ranks", "ranks", "{}"),
         ("adapters", "adapters", "{}"),
         ("TPOT ms", "median_tpot_ms", "{:.2f}"),
         ("tok/s", "output_throughput", "{:.1f}"),
@@ -27,12 +30,14 @@ COLUMNS: Mapping[str, Sequence[tuple[str, str, str]]] = {
         ("fresh / kept", "ttft_ratio_fresh_to_kept", "{:.2f}"),
     ),
     "scale": (
-        ("registered", "registered", "{}"),
+        ("names", "names", "{}"),
         ("rows for", "arm", "{}"),
         ("tok/s", "output_throughput", "{:.1f}"),
         ("TTFT p50 ms", "p50_ttft_ms", "{:.1f}"),
         ("p99", "p99_ttft_ms", "{:.1f}"),
-        ("loads a pass", "loads_a_pass", "{:.0f}"),
+        ("asked for in a pass", "touched_a_pass", "{:.0f}"),
+        ("loads in a pass", "loads_a_pass", "{:.0f}"),
+        ("on the device after it", "resident_after", "{:.0f}"),
         ("tok/s over the first", "throughput_ratio", "{:.2f}"),
     ),
     "swap": (
@@ -70,6 +75,7 @@ def render(results: Mapping[str, Document], pictures: Mapping[str, Sequence[Path
             *_table(document),
             "",
         ]
+        parts += [f"{each}.\n" for each in document.get("left_out", ())]
         if targets := document.get("targets"):
             parts += [*_targets(targets), ""]
         for picture in pictures.get(name, ()):
@@ -104,6 +110,8 @@ def _cell(row: Mapping[str, Any], key: str, form: str) -> str:
     """A ratio brings its interval."""
     if row.get(key) is None:
         return ""
+    if isinstance(row[key], list):
+        return "+".join(map(str, row[key]))
     text = form.format(row[key])
     if f"{key}_low" in row:
         text += f" [{form.format(row[f'{key}_low'])}, {form.format(row[f'{key}_high'])}]"
@@ -113,13 +121,14 @@ def _cell(row: Mapping[str, Any], key: str, form: str) -> str:
 def _targets(targets: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = ["| target | wanted | measured | |", "|---|---:|---:|---|"]
     for each in targets:
-        met = "met" if each["met"] else "**missed**"
-        lines.append(f"| {each['name']} | {each['wanted']} | {each['value']:.3f} | {met} |")
+        measured = f"{each['value']:.3f} [{each['low']:.3f}, {each['high']:.3f}]"
+        standing = f"**{each['standing']}**" if each["standing"] == Standing.MISSED else each["standing"]
+        lines.append(f"| {each['name']} | {each['wanted']} | {measured} | {standing} |")
     return lines
 
 
 def _circumstances(document: Document) -> str:
-    get = {**document, **{key.removeprefix("client_"): value for key, value in document.items()}}.get
+    get = document.get
     facts = []
     if get("model_id"):
         facts.append(f"`{get('model_id')}`" + (f" as {get('quantization')}" if get("quantization") else ""))
@@ -128,9 +137,11 @@ def _circumstances(document: Document) -> str:
             f"{get('url')}, {get('completed')} answers, {get('failed')} failed, "
             f"{get('request_throughput'):.2f} requests/s, {get('output_throughput'):.1f} tokens/s generated"
         )
-    facts.append(f"{get('cpu_model')}, {get('cpu_count')} cores, {get('threads')} threads")
-    if get("load_average") is not None:
-        facts.append(f"load average {get('load_average'):.1f} at the start")
-    facts.append(f"torch {get('torch_version')}, transformers {get('transformers_version')}")
-    facts.append(f"commit {(get('commit') or 'unknown')[:18]}, {str(get('date'))[:10]}")
+        facts.append(server_facts(document))
+    facts.append(machine_facts(document))
+    side = CLIENT if get("url") else ""
+    if get(f"{side}load_average") is not None:
+        facts.append(f"load average {get(f'{side}load_average'):.1f} at the start")
+    facts.append(f"torch {get(f'{side}torch_version')}, transformers {get(f'{side}transformers_version')}")
+    facts.append(f"commit {(get(f'{side}commit') or 'unknown')[:18]}, {str(get('date'))[:10]}")
     return "; ".join(facts) + "."

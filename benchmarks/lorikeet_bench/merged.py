@@ -15,8 +15,15 @@ from lorikeet_adapters.quantization import Quantization
 from lorikeet_bench.plan import PlanRefused
 
 
+class CannotMerge(PlanRefused):
+    """PEFT has no merged form of the adapter on this base; the message is its reason."""
+
+
 def write_merged(base: BaseModel, adapter: Path, scratch: Path) -> Path:
-    """Merge `adapter` in fp32 into the unquantised weights of `base`'s source; returns the folder, below `scratch`."""
+    """Merge `adapter` in fp32 into the unquantised weights of `base`'s source; returns the folder, below `scratch`.
+
+    Raises CannotMerge.
+    """
     where = resolve_source(base.source)
     local = Path(where).is_dir()
     model = AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32, local_files_only=local)
@@ -28,7 +35,11 @@ def write_merged(base: BaseModel, adapter: Path, scratch: Path) -> Path:
     with warnings.catch_warnings():
         # peft reads transformers' old name; nobody who runs a benchmark can change that
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-        merged = PeftModel.from_pretrained(model, adapter).merge_and_unload()
+        adapted = PeftModel.from_pretrained(model, adapter)
+        try:
+            merged = adapted.merge_and_unload()
+        except (RuntimeError, ValueError) as error:  # lora_bias on modules that have no bias, and the like
+            raise CannotMerge(f"{adapter.name} cannot be merged: {error}") from error
     merged.save_pretrained(folder)
     return folder
 

@@ -24,8 +24,11 @@ def scale(
     *,
     model: Model = "demo",
     quantization: HeldAs = Quantization.AUTO,
-    registered: Annotated[
-        str, typer.Option(help="Numbers of adapters, with commas between; ratios are over the first.")
+    names: Annotated[
+        str,
+        typer.Option(
+            help="Numbers of adapters that requests may name, with commas between; ratios are over the first."
+        ),
     ] = "8,1,64,1000",
     few: Annotated[int, typer.Option(help="Adapters that fit at once in the arm that evicts.")] = 16,
     rank: Rank = 8,
@@ -34,10 +37,10 @@ def scale(
     threads: Threads = 0,
     out: Out = None,
 ) -> None:
-    """Throughput and first tokens with ever more adapters registered, with and without eviction."""
+    """Throughput and first tokens with ever more adapters to be named, with and without eviction."""
     check_out(out)
     check_source(model)
-    numbers = parse_numbers("--registered", registered)
+    numbers = parse_numbers("--names", names)
     with progress_bar() as progress:
         task = progress.add_task("loading", total=None)
         import torch

@@ -10,6 +10,7 @@ from lorikeet_adapters.quantization import Quantization
 from lorikeet_adapters.spec import MAX_RANK
 
 MOST_ADAPTERS = 64
+DEFAULT_RANK = 16
 PEER_RANK = 16  # at which PEFT and transformers run beside us, if it is among the ranks
 LARGEST_BATCH = 256
 FEWEST_REPETITIONS = 5  # a median of fewer has no interval worth printing
@@ -21,9 +22,10 @@ class PlanRefused(RefusedError):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`tokens` and `prompt_tokens` are per request; `ranks` are those of adapters made at random.
+    """`tokens` and `prompt_tokens` are per request; `ranks` are those of adapters made at random, a set for each.
 
-    `adapters` are the numbers of distinct adapters that share a batch, `folders` adapters to measure
+    `ranks` may be left out, and must be where there are adapters to measure; if those are too few, random
+    ones fill them up. `adapters` are the numbers of distinct adapters that share a batch, `folders` adapters to measure
     instead of random ones, `peers` whether PEFT and transformers run beside us.
 
     Raises PlanRefused when it is made with a value that cannot be measured.
@@ -36,14 +38,16 @@ class Plan:
     prompt_tokens: int = 32
     repetitions: int = FEWEST_REPETITIONS
     folders: tuple[Path, ...] = ()
-    ranks: tuple[int, ...] = (16,)
+    ranks: tuple[int, ...] = ()
     adapters: tuple[int, ...] = (1, 4)
     peers: bool = True
     seed: int = 0
 
     def __post_init__(self) -> None:
         _several("--batch", self.batches, LARGEST_BATCH)
-        _several("--ranks", self.ranks, MAX_RANK)
+        if self.ranks:
+            _several("--ranks", self.ranks, MAX_RANK)
+            self._check_random()
         _several("--adapters", self.adapters, MOST_ADAPTERS)
         _within("--tokens", self.tokens, 2)  # the time between tokens needs two of them
         _within("--prompt-tokens", self.prompt_tokens, 1)
@@ -59,8 +63,17 @@ class Plan:
         return max(*self.adapters, 2)
 
     @property
+    def random_ranks(self) -> tuple[int, ...]:
+        return self.ranks or (DEFAULT_RANK,)
+
+    @property
     def peer_rank(self) -> int:
-        return PEER_RANK if PEER_RANK in self.ranks else self.ranks[0]
+        return PEER_RANK if PEER_RANK in self.random_ranks else self.random_ranks[0]
+
+    def _check_random(self) -> None:
+        if self.folders or self.model == "demo":
+            theirs = "--adapter names adapters" if self.folders else "the demo base brings its own adapters"
+            raise PlanRefused(f"--ranks is of adapters made at random, but {theirs}; leave it out")
 
 
 def parse_numbers(option: str, text: str) -> tuple[int, ...]:

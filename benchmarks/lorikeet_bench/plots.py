@@ -5,7 +5,7 @@ Each picture says in its title what is better, and in its footer what was measur
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from lorikeet_bench.circumstances import CLIENT, machine_facts, server_facts
 from lorikeet_bench.label import ADAPTER, BASE, BLEND, MERGED, MERGED_16, MIXED, PEFT, TRANSFORMERS, Label
 
 mpl.use("Agg")
@@ -45,14 +46,15 @@ def draw(name: str, document: Document, folder: Path) -> tuple[Path, ...]:
 
 def footer(document: Document) -> str:
     """Model, machine, date; what a number means nothing without."""
-    get = {**document, **{key.removeprefix("client_"): value for key, value in document.items()}}.get
+    get, side = document.get, CLIENT if "url" in document else ""
     parts = [
         str(get("model_id") or get("url")),
         f"held as {get('quantization')}" if get("quantization") else "",
-        f"{get('cpu_model')}, {get('threads')} threads",
-        f"torch {get('torch_version')}",
+        server_facts(document) if side else "",
+        machine_facts(document),
+        f"torch {get(f'{side}torch_version')}",
         str(get("date"))[:10],
-        f"commit {(get('commit') or 'unknown')[:12]}",
+        f"commit {(get(f'{side}commit') or 'unknown')[:12]}",
     ]
     return " | ".join(part for part in parts if part)
 
@@ -107,20 +109,25 @@ def overhead_by_rank(axes: Axes, document: Document) -> bool:
 def throughput_by_adapters(axes: Axes, document: Document) -> bool:
     """Tokens a second of a batch over the number of distinct adapters in it."""
     drawn = False
-    for place, rank in enumerate(sorted({row["rank"] for row in document["results"] if row["rank"]})):
+    # Every arm of a set has its first adapter; adapters of one set may differ in rank.
+    for place, first in enumerate(sorted({row["ranks"][0] for row in document["results"] if row["ranks"]})):
         for batch in sorted({row["batch"] for row in document["results"]}):
             rows = [
                 row
                 for row in document["results"]
                 if row["batch"] == batch
-                and (row["arm"] == "base" or (row["rank"] == rank and row["arm"] in ("adapter", "mixed")))
+                and (
+                    row["arm"] == "base" or (row["arm"] in ("adapter", "mixed") and row["ranks"][0] == first)
+                )
             ]
             if len(rows) < 3:
                 continue
             rows.sort(key=lambda row: row["adapters"])
             counts = [row["adapters"] for row in rows]
             values = [row["output_throughput"] for row in rows]
-            axes.plot(counts, values, marker="o", color=COLOURS[place], label=f"rank {rank}, batch {batch}")
+            axes.plot(
+                counts, values, marker="o", color=COLOURS[place], label=f"rank {_ranks(rows)}, batch {batch}"
+            )
             drawn = True
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("distinct adapters in the batch; 0 is the base")
@@ -153,23 +160,21 @@ def percentiles(axes: Axes, document: Document) -> bool:
 
 
 def scale(axes: Axes, document: Document) -> bool:
-    """Throughput over the number of registered adapters, with and without eviction."""
+    """Throughput over the number of adapters that requests may name, with and without eviction."""
     for place, (arm, label) in enumerate(
         (("all", "rows for all"), ("few", "rows for a few, the rest evicted"))
     ):
-        rows = sorted(
-            (row for row in document["results"] if row["arm"] == arm), key=lambda row: row["registered"]
-        )
+        rows = sorted((row for row in document["results"] if row["arm"] == arm), key=lambda row: row["names"])
         if rows:
-            registered = [row["registered"] for row in rows]
+            names = [row["names"] for row in rows]
             values = [row["output_throughput"] for row in rows]
-            axes.plot(registered, values, marker="o", color=COLOURS[place], label=label)
+            axes.plot(names, values, marker="o", color=COLOURS[place], label=label)
     axes.set_xscale("log")
-    counts = sorted({row["registered"] for row in document["results"]})
+    counts = sorted({row["names"] for row in document["results"]})
     axes.set_xticks(counts, [str(count) for count in counts], minor=False)
     axes.set_xticks([], minor=True)
     axes.set_ylim(bottom=0)
-    axes.set_xlabel("registered adapters")
+    axes.set_xlabel("adapters that requests may name")
     axes.set_ylabel("tokens per second")
     axes.set_title("Zipf traffic over ever more adapters: higher is better, flat is free")
     _legend(axes)
@@ -212,7 +217,8 @@ SWAP_NAMES = {
     "cold": "first token,\non disk",
     "warm": "first token,\non device",
     "gap": "others' gap,\nusual",
-    "stall": "others' gap,\nlongest",
+    "beside": "longest,\nnewcomer\non device",
+    "stall": "longest,\nnewcomer\non disk",
 }
 ARMS = (BASE, MERGED, ADAPTER, BLEND, MIXED, MERGED_16, PEFT, TRANSFORMERS)  # in the order of the colours
 PICTURES: Mapping[str, Mapping[str, Paint]] = {
@@ -221,14 +227,19 @@ PICTURES: Mapping[str, Mapping[str, Paint]] = {
         "throughput-by-adapters": throughput_by_adapters,
     },
     "serving": {"latency": percentiles},
-    "scale": {"registered": scale},
+    "scale": {"names": scale},
     "swap": {"swap": swap},
     "fidelity": {"kl": fidelity},
 }
 
 
 def _arm(row: Mapping[str, Any]) -> str:
-    return str(Label(row["arm"], row["rank"], row["adapters"]))
+    return str(Label(row["arm"], tuple(row["ranks"])))
+
+
+def _ranks(rows: Sequence[Mapping[str, Any]]) -> str:
+    ranks = [rank for row in rows for rank in row["ranks"]]
+    return str(ranks[0]) if min(ranks) == max(ranks) else f"{min(ranks)} to {max(ranks)}"
 
 
 def _legend(axes: Axes) -> None:

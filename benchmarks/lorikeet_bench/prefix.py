@@ -153,7 +153,7 @@ def _document(
                 "median_kept_ttft_ms": median(each.kept_s) * 1e3,
                 "samples_fresh_ttft_ms": [value * 1e3 for value in each.fresh_s],
                 "samples_kept_ttft_ms": [value * 1e3 for value in each.kept_s],
-                "ttft_ratio_fresh_to_kept": each.ratio.ratio,
+                "ttft_ratio_fresh_to_kept": each.ratio.value,
                 "ttft_ratio_fresh_to_kept_low": each.ratio.low,
                 "ttft_ratio_fresh_to_kept_high": each.ratio.high,
             }

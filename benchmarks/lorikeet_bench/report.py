@@ -21,6 +21,7 @@ from lorikeet_bench.label import ADAPTER, BASE, MERGED, Label
 from lorikeet_bench.latency import Run
 from lorikeet_bench.machine import Machine
 from lorikeet_bench.plan import Plan
+from lorikeet_bench.target import told
 from lorikeet_bench.targets import weigh
 
 SHAPE_KEYS = ("model_type", "num_hidden_layers", "hidden_size", "vocab_size")
@@ -59,7 +60,7 @@ def summarise(runs: Sequence[Run], seed: int = 0) -> tuple[Result, ...]:
             batch,
             tuple(group),
             None if label.arm == BASE else ratio(batch, label, BASE),
-            ratio(batch, label, MERGED) if label.arm == ADAPTER else None,
+            ratio(batch, label, MERGED) if label.arm == ADAPTER and (batch, Label(MERGED)) in cells else None,
         )
         for (batch, label), group in cells.items()
     )
@@ -88,7 +89,7 @@ def make_document(
         "dtype": str(bench.base.compute_dtype).removeprefix("torch."),
         "device": str(bench.base.device),
         "base_bytes_by_dtype": dict(bench.base.bytes_by_dtype),
-        "merged_bytes_by_dtype": dict(bench.merged.bytes_by_dtype),
+        "merged_bytes_by_dtype": None if bench.merged is None else dict(bench.merged.bytes_by_dtype),
         "adapters": origin_of(bench.sets).value,
         "adapter_names": [adapter.name for adapter in adapters],
         "adapter_origins": [adapter.origin.value for adapter in adapters],
@@ -102,6 +103,7 @@ def make_document(
         "median_bandwidth_gb_s": median(run.bandwidth for run in runs) / 1e9,
         **asdict(machine),
         "results": [result_row(result, plan) for result in results],
+        "left_out": list(bench.left_out),
         "targets": [asdict(each) for each in weigh(results, bench, plan)],
     }
 
@@ -110,7 +112,8 @@ def result_row(result: Result, plan: Plan) -> dict[str, Any]:
     """One flat object. Medians, means and deviations are over the repetitions."""
     row: dict[str, Any] = {
         "arm": result.label.arm,
-        "rank": result.label.rank,
+        "rank": max(result.label.ranks, default=0),
+        "ranks": list(result.label.ranks),
         "adapters": result.label.adapters,
         "batch": result.batch,
         "completed": result.batch * len(result.runs),
@@ -129,7 +132,7 @@ def result_row(result: Result, plan: Plan) -> dict[str, Any]:
     }
     for name, interval in (("base", result.to_base), ("merged", result.to_merged)):
         if interval is not None:
-            row[f"tpot_ratio_to_{name}"] = interval.ratio
+            row[f"tpot_ratio_to_{name}"] = interval.value
             row[f"tpot_ratio_to_{name}_low"] = interval.low
             row[f"tpot_ratio_to_{name}_high"] = interval.high
     return row
@@ -139,7 +142,9 @@ def make_table(document: Mapping[str, Any], results: Sequence[Result]) -> Table:
     """Fits eighty columns, which is what a pipe gets."""
     table = Table(
         title=f"{document['model_id']} as {document['quantization']}, threads: {document['threads']}",
-        caption="\n".join([*_against_merged(results), *_targets(document), _caption(document)]),
+        caption="\n".join(
+            [*_against_merged(results), *told(document), *document["left_out"], _caption(document)]
+        ),
         caption_justify="left",
         caption_style="none",
     )
@@ -169,13 +174,6 @@ def _against_merged(results: Sequence[Result]) -> list[str]:
     ]
 
 
-def _targets(document: Mapping[str, Any]) -> list[str]:
-    return [
-        f"{'met' if each['met'] else 'MISSED'}: {each['name']} {each['value']:.3f}, wanted {each['wanted']}"
-        for each in document["targets"]
-    ]
-
-
 def _caption(document: Mapping[str, Any]) -> str:
     ranks = ", ".join(map(str, sorted(set(document["adapter_ranks"]))))
     return (
@@ -196,4 +194,4 @@ def _spread(name: str, seconds: Sequence[float]) -> dict[str, float]:
 
 
 def _show(interval: Interval) -> str:
-    return f"{interval.ratio:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+    return f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"

@@ -1,15 +1,17 @@
-"""What the number of registered adapters costs: one to a thousand under Zipf traffic.
+"""What the number of adapters that requests may name costs: one to a thousand under Zipf traffic.
 
 Each number runs twice: with rows for all of them, so that nothing is ever evicted, and with rows
-for a few, so that the rest come from their files again and again. Files are few and shared by many
-names; each load reads and checks its file as any load does.
+for a few, so that the rest come from their files again and again. A pass asks for some of the names
+only, and says for how many; one that the warm-up did not ask for is loaded in the pass. Files are few
+and shared by many names; each load reads and checks its file as any load does. The engine is measured,
+not the registry before it: names are its generations, and none is registered anywhere.
 """
 
 from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -20,6 +22,7 @@ from typing import Any
 from rich.table import Table
 
 from lorikeet_adapters.base_model import BaseModel, load_base
+from lorikeet_adapters.lifecycle import AdapterState
 from lorikeet_adapters.mix import Mix, Term
 from lorikeet_adapters.quantization import Quantization
 from lorikeet_adapters.weights import AdapterWeights
@@ -27,27 +30,29 @@ from lorikeet_bench.adapter import fetch, write_random
 from lorikeet_bench.arms import NO_TEXT
 from lorikeet_bench.interval import Interval, ratio_of_medians
 from lorikeet_bench.machine import Machine
+from lorikeet_bench.percentile import percentile
 from lorikeet_bench.plan import FEWEST_REPETITIONS, PlanRefused
-from lorikeet_bench.serving_report import percentile
+from lorikeet_bench.target import Target, told
 from lorikeet_bench.traffic import Passage, closed_loop
 from lorikeet_server.engine.config import EngineConfig
 from lorikeet_server.engine.engine import Engine
 from lorikeet_server.engine.request import Request, Sampling
 
 FILES = 8
+LEAST_RATIO = 0.9
 ALL, FEW = "all", "few"
 
 
 @dataclass(frozen=True, slots=True)
 class ScalePlan:
-    """`few` adapters fit at once in the arm that evicts; the first of `registered` is what others are compared with.
+    """`few` adapters fit at once in the arm that evicts; the first of `names` is what others are compared with.
 
     Raises PlanRefused.
     """
 
     model: str = "demo"
     quantization: Quantization = Quantization.AUTO
-    registered: tuple[int, ...] = (8, 1, 64, 1000)
+    names: tuple[int, ...] = (8, 1, 64, 1000)
     few: int = 16
     rank: int = 8
     requests: int = 200
@@ -59,10 +64,10 @@ class ScalePlan:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.registered or len(set(self.registered)) < len(self.registered):
-            raise PlanRefused("--registered wants one or more different numbers, like 8,64,1000")
+        if not self.names or len(set(self.names)) < len(self.names):
+            raise PlanRefused("--names wants one or more different numbers, like 8,64,1000")
         bounds = {
-            "--registered": (min(self.registered), 1),
+            "--names": (min(self.names), 1),
             "--few": (self.few, self.at_once),  # else a batch could not hold its adapters
             "--rank": (self.rank, 1),
             "--requests": (self.requests, 1),
@@ -84,6 +89,8 @@ class Round:
     ttft: tuple[float, ...]
     loads: int
     evictions: int
+    touched: int  # distinct adapters that the pass asked for
+    resident: int  # adapters on the device after it
 
 
 def run(plan: ScalePlan, machine: Callable[[], Machine], advance: Callable[[str], None]) -> dict[str, Any]:
@@ -116,6 +123,7 @@ def run(plan: ScalePlan, machine: Callable[[], Machine], advance: Callable[[str]
         "seed": plan.seed,
         **asdict(described),
         "results": _rows(plan, rounds),
+        "targets": [asdict(each) for each in _targets(plan, rounds)],
     }
 
 
@@ -126,46 +134,51 @@ def steps(plan: ScalePlan) -> int:
 
 def make_table(document: dict[str, Any]) -> Table:
     """One row an arm and number; fits eighty columns."""
-    first = document["results"][0]["registered"]
+    first = document["results"][0]["names"]
     table = Table(
         title=f"{document['model_id']} as {document['quantization']}, threads: {document['threads']}",
-        caption=(
-            f"Medians of {document['repetitions']} interleaved passes of {document['num_prompts']} requests, "
-            f"{document['max_concurrency']} at once, Zipf({document['zipf_skew']:g}), rank {document['adapter_rank']}; "
-            "loads a pass; few rows are "
-            f"{document['rows_for_few']}. Ratios with 95 % intervals, over {first} registered with "
-            f"rows for all. {document['cpu_model']}, torch {document['torch_version']}, "
-            f"commit {document['commit'] or 'unknown'}."
-        ),
+        caption="\n".join([*told(document), _caption(document, first)]),
         caption_justify="left",
         caption_style="none",
     )
-    for heading in ("adapters", "rows", "tok/s", "TTFT ms", "p99", "loads", f"tok/s over {first}"):
+    for heading in ("names", "rows", "tok/s", "TTFT ms", "p99", "asked", "loads", f"tok/s over {first}"):
         table.add_column(heading, justify="left" if heading == "rows" else "right", no_wrap=True)
     for row in document["results"]:
         ratio = "throughput_ratio"
         table.add_row(
-            str(row["registered"]),
+            str(row["names"]),
             row["arm"],
             f"{row['output_throughput']:.1f}",
             f"{row['p50_ttft_ms']:.1f}",
             f"{row['p99_ttft_ms']:.1f}",
+            f"{row['touched_a_pass']:.0f}",
             f"{row['loads_a_pass']:.0f}",
             f"{row[ratio]:.2f} [{row[f'{ratio}_low']:.2f}, {row[f'{ratio}_high']:.2f}]",
         )
     return table
 
 
+def _caption(document: dict[str, Any], first: int) -> str:
+    return (
+        f"Medians of {document['repetitions']} interleaved passes of {document['num_prompts']} requests, "
+        f"{document['max_concurrency']} at once, Zipf({document['zipf_skew']:g}), rank {document['adapter_rank']}; "
+        "names asked for and loads in a pass; few rows are "
+        f"{document['rows_for_few']}. Ratios with 95 % intervals, over {first} names with "
+        f"rows for all. {document['cpu_model']}, torch {document['torch_version']}, "
+        f"commit {document['commit'] or 'unknown'}."
+    )
+
+
 Cell = tuple[int, str]
 
 
 def _cells(plan: ScalePlan) -> list[tuple[int, str, int]]:
-    """(registered, arm, adapters that fit); where all fit into the few rows, there is one arm only."""
+    """(names, arm, adapters that fit); where all fit into the few rows, there is one arm only."""
     cells = []
-    for registered in plan.registered:
-        cells.append((registered, ALL, registered))
-        if registered > plan.few:
-            cells.append((registered, FEW, plan.few))
+    for names in plan.names:
+        cells.append((names, ALL, names))
+        if names > plan.few:
+            cells.append((names, FEW, plan.few))
     return cells
 
 
@@ -179,24 +192,30 @@ def _measure(
         return fetch(base, folders[int(name) % len(folders)])
 
     for turn in range(1 + plan.repetitions):
-        for registered, arm, fitting in _cells(plan):
+        for names, arm, fitting in _cells(plan):
             config = EngineConfig(max_slots=plan.at_once, rank_rows=fitting * plan.rank, prefix_cache_bytes=0)
             with closing(Engine(base, config, NO_TEXT, read)) as engine:
-                _pass(plan, engine, base, registered, turn)  # loads what the arm can keep
-                found = _pass(plan, engine, base, registered, turn)
+                _pass(plan, engine, base, names, f"warm-up {turn}")  # loads what the arm can keep of it
+                found = _pass(plan, engine, base, names, str(turn))
             if turn:  # the first is warm-up
-                rounds.setdefault((registered, arm), []).append(found)
-            advance(f"{registered} registered, rows for {arm}")
+                rounds.setdefault((names, arm), []).append(found)
+            advance(f"{names} names, rows for {arm}")
     return rounds
 
 
-def _pass(plan: ScalePlan, engine: Engine, base: BaseModel, registered: int, turn: int) -> Round:
+def _pass(plan: ScalePlan, engine: Engine, base: BaseModel, names: int, seed: str) -> Round:
     before = engine.stats
-    passages, seconds = closed_loop(engine, _requests(plan, base, registered, turn), plan.at_once)
+    passages, seconds = closed_loop(engine, _requests(plan, base, names, seed), plan.at_once)
     after = engine.stats
     tokens = sum(len(each.tokens) for each in passages)
     return Round(
-        seconds, tokens, _ttft(passages), after.loads - before.loads, after.evictions - before.evictions
+        seconds,
+        tokens,
+        _ttft(passages),
+        after.loads - before.loads,
+        after.evictions - before.evictions,
+        len({each.request.mix for each in passages}),
+        sum(state is AdapterState.DEVICE for state in after.adapters.values()),
     )
 
 
@@ -204,10 +223,11 @@ def _ttft(passages: Sequence[Passage]) -> tuple[float, ...]:
     return tuple(each.ttft for each in passages)
 
 
-def _requests(plan: ScalePlan, base: BaseModel, registered: int, turn: int) -> list[Request]:
-    draw = random.Random(f"{plan.seed} {turn}")
+def _requests(plan: ScalePlan, base: BaseModel, names: int, seed: str) -> list[Request]:
+    """Other ones for another seed."""
+    draw = random.Random(f"{plan.seed} {seed}")
     vocabulary = base.model.config.get_text_config().vocab_size
-    weights = [(place + 1) ** -plan.skew for place in range(registered)]
+    weights = [(place + 1) ** -plan.skew for place in range(names)]
     sampling = Sampling(max_tokens=plan.tokens, ignore_eos=True)
     return [
         Request(
@@ -216,33 +236,48 @@ def _requests(plan: ScalePlan, base: BaseModel, registered: int, turn: int) -> l
             sampling,
             Mix.of([Term(str(chosen), 1.0)]),
         )
-        for number, chosen in enumerate(draw.choices(range(registered), weights, k=plan.requests))
+        for number, chosen in enumerate(draw.choices(range(names), weights, k=plan.requests))
     ]
 
 
+def _over_first(plan: ScalePlan, rounds: dict[Cell, list[Round]], group: Sequence[Round]) -> Interval:
+    first = rounds[plan.names[0], ALL]
+    above, below = ([each.tokens / each.seconds for each in some] for some in (group, first))
+    return ratio_of_medians(above, below, plan.seed)
+
+
+def _targets(plan: ScalePlan, rounds: dict[Cell, list[Round]]) -> Iterator[Target]:
+    """The most names over the first number of them."""
+    for (names, arm), group in rounds.items():
+        if names == max(plan.names) != plan.names[0]:
+            name = f"throughput of {names} names over {plan.names[0]}, rows for {arm}"
+            yield Target.at_least(name, _over_first(plan, rounds, group), LEAST_RATIO)
+
+
 def _rows(plan: ScalePlan, rounds: dict[Cell, list[Round]]) -> list[dict[str, Any]]:
-    first = rounds[plan.registered[0], ALL]
     rows = []
-    for (registered, arm), group in rounds.items():
-        ratio: Interval = ratio_of_medians(
-            [each.tokens / each.seconds for each in group],
-            [each.tokens / each.seconds for each in first],
-            plan.seed,
-        )
+    for (names, arm), group in rounds.items():
+        ratio = _over_first(plan, rounds, group)
         ttft = [value * 1e3 for each in group for value in each.ttft]
         rows.append(
             {
-                "registered": registered,
+                "names": names,
                 "arm": arm,
                 "output_throughput": median(each.tokens / each.seconds for each in group),
                 "p50_ttft_ms": percentile(ttft, 50),
                 "p99_ttft_ms": percentile(ttft, 99),
                 "loads_a_pass": median(each.loads for each in group),
                 "evictions_a_pass": median(each.evictions for each in group),
-                "throughput_ratio": ratio.ratio,
+                "touched_a_pass": median(each.touched for each in group),
+                "resident_after": median(each.resident for each in group),
+                "throughput_ratio": ratio.value,
                 "throughput_ratio_low": ratio.low,
                 "throughput_ratio_high": ratio.high,
                 "samples_pass_s": [each.seconds for each in group],
+                **{
+                    f"samples_p{percent}_ttft_ms": [percentile(each.ttft, percent) * 1e3 for each in group]
+                    for percent in (50, 99)
+                },
             }
         )
     return rows

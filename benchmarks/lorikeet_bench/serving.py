@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
 
-from lorikeet_bench.client import Client, Exchange
+from lorikeet_bench.client import Client
+from lorikeet_bench.exchange import Exchange, Recording
 from lorikeet_bench.plan import PlanRefused
 from lorikeet_bench.workload import Ask, Workload
 
@@ -23,26 +25,34 @@ OPEN_LOOP_CONNECTIONS = 4096
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """`seconds` from the first request sent to the last one ended; `peak` requests were under way at once."""
+    """`seconds` from the first request due to the last one ended; `peak` requests were under way at once.
+
+    `server` is what the server says of itself.
+    """
 
     exchanges: tuple[Exchange, ...]
     seconds: float
     peak: int
+    server: Mapping[str, Any] = field(default_factory=dict)
 
 
 async def drive(
-    url: str, workload: Workload, key: str = "", *, advance: Callable[[Exchange], None] = lambda each: None
+    url: str, workload: Workload, key: str = "", *, advance: Callable[[Recording], None] = lambda each: None
 ) -> Session:
     """Warm every model up, then send the workload. Raises PlanRefused when the server is not there."""
     connections = workload.concurrency if workload.rate is None else OPEN_LOOP_CONNECTIONS
     client = Client(url, key, connections=connections or 1)
     try:
         await _check_models(client, url, workload.models)
-        asks = workload.asks()
-        await _warm_up(client, workload, asks)
-        return await _send(client, workload, asks, advance)
+        await _warm_up(client, workload)
+        server = await client.facts()
+        recordings, peak = await _send(client, workload, advance)
     finally:
         await client.close()
+    # Read now, not between two requests: decoding would make the next one late.
+    exchanges = tuple(each.read() for each in recordings)
+    first, last = min(each.due for each in exchanges), max(each.ended for each in exchanges)
+    return Session(exchanges, last - first, peak, server)
 
 
 async def _check_models(client: Client, url: str, wanted: Sequence[str]) -> None:
@@ -60,32 +70,33 @@ def _parts(name: str) -> list[str]:
     return [part.rpartition(":")[0] or part for part in name.split("+")]
 
 
-async def _warm_up(client: Client, workload: Workload, asks: Sequence[Ask]) -> None:
-    shortest = asks[0]
-    for model in workload.models:
-        for _ in range(WARM_UP):
-            done = await client.complete(Ask(0.0, model, shortest.prompt, 2))
-            if done.error:
-                raise PlanRefused(f"the model {model} does not answer: {done.error}")
+async def _warm_up(client: Client, workload: Workload) -> None:
+    for ask in workload.warm_up(WARM_UP):
+        done = (await client.complete(ask)).read()
+        if done.error:
+            raise PlanRefused(f"the model {ask.model} does not answer: {done.error}")
 
 
 async def _send(
-    client: Client, workload: Workload, asks: Sequence[Ask], advance: Callable[[Exchange], None]
-) -> Session:
+    client: Client, workload: Workload, advance: Callable[[Recording], None]
+) -> tuple[Sequence[Recording], int]:
+    """Every request in the order of the workload, and how many were under way at most."""
+    asks = workload.asks()
     under_way, peak = 0, 0
     gate = asyncio.Semaphore(workload.concurrency or len(asks)) if workload.rate is None else None
     started = time.perf_counter()
 
-    async def one(ask: Ask) -> Exchange:
+    async def one(ask: Ask) -> Recording:
         nonlocal under_way, peak
-        if gate is None:
-            await asyncio.sleep(max(started + ask.at - time.perf_counter(), 0))
-        else:
+        due = None if gate is not None else started + ask.at
+        if due is not None:
+            await asyncio.sleep(max(due - time.perf_counter(), 0))
+        if gate is not None:
             await gate.acquire()
         under_way += 1
         peak = max(peak, under_way)
         try:
-            done = await client.complete(ask)
+            done = await client.complete(ask, due)
         finally:
             under_way -= 1
             if gate is not None:
@@ -93,6 +104,4 @@ async def _send(
         advance(done)
         return done
 
-    exchanges = await asyncio.gather(*(one(ask) for ask in asks))
-    first, last = min(each.sent for each in exchanges), max(each.ended for each in exchanges)
-    return Session(tuple(exchanges), last - first, peak)
+    return await asyncio.gather(*(one(ask) for ask in asks)), peak

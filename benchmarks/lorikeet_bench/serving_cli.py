@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -40,13 +41,20 @@ def serving(
     skew: Annotated[float | None, typer.Option(help="Of zipf (1.5) and power (0.3).")] = None,
     goodput: Annotated[str, typer.Option(help="Objectives in ms, like ttft:200,tpot:50.")] = "",
     seed: Annotated[int, typer.Option(help="Decides prompts, arrivals and models.")] = DEFAULT.seed,
+    reuse_prompts: Annotated[
+        bool,
+        typer.Option(help="Send the prompts of every run of this seed, which the server may have kept."),
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="File to write the JSON document to.")] = None,
 ) -> None:
     """TTFT, TPOT, ITL, end to end, throughput and goodput of a running server.
 
     A key is read from LORIKEET_API_KEY.
     """
-    from lorikeet_bench.serving_report import Objectives
+    try:
+        from lorikeet_bench.serving_report import Objectives
+    except ImportError as error:
+        raise PlanRefused("asking a server needs httpx: pip install 'lorikeet[bench]'") from error
 
     workload = Workload(
         models=tuple(part for part in models.split(",") if part),
@@ -59,6 +67,7 @@ def serving(
         popularity=popularity,
         skew=skew,
         seed=seed,
+        nonce="" if reuse_prompts else secrets.token_hex(4),
     )
     objectives = Objectives.parse(goodput)
     if not url.startswith(("http://", "https://")):

@@ -1,7 +1,9 @@
 """What a serving run says, in the flat keys of vLLM's benchmark: times in milliseconds, throughputs a second.
 
 `ttft` time to the first text, `tpot` mean time between tokens after it, `itl` each gap between
-pieces as the client saw them, `e2el` from sending to the last text. Requests that failed count in
+pieces of text as the client saw them, `e2el` to the end of the answer; in an open loop all from the
+moment the request was due, and `send_lag` is how much later than that it was sent. An answer whose
+text came in one piece has no `tpot` and no `itl`: it counts in neither. Requests that failed count in
 `failed` and in nothing else; goodput counts whole answers that kept every objective.
 """
 
@@ -16,8 +18,9 @@ from typing import Any
 
 from rich.table import Table
 
-from lorikeet_bench.client import Exchange
+from lorikeet_bench.exchange import Exchange
 from lorikeet_bench.machine import Machine
+from lorikeet_bench.percentile import percentile
 from lorikeet_bench.plan import PlanRefused
 from lorikeet_bench.serving import Session
 from lorikeet_bench.workload import Workload
@@ -50,16 +53,12 @@ class Objectives:
 
     def kept_by(self, each: Exchange) -> bool:
         figures = {"ttft": each.ttft, "tpot": each.tpot, "e2el": each.e2e}
-        return all(figures[name] * 1e3 <= bound for name, bound in self.bounds.items())
+        return all(_within(figures[name], bound) for name, bound in self.bounds.items())
 
 
-def percentile(values: Sequence[float], percent: float) -> float:
-    """Linear between the closest ranks, as numpy's default."""
-    ordered = sorted(values)
-    place = (len(ordered) - 1) * percent / 100
-    below = int(place)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
+def _within(seconds: float | None, bound: float) -> bool:
+    """What is not known is not kept."""
+    return seconds is not None and seconds * 1e3 <= bound
 
 
 def summarise(session: Session, objectives: Objectives) -> dict[str, Any]:
@@ -71,7 +70,7 @@ def summarise(session: Session, objectives: Objectives) -> dict[str, Any]:
     tokens, prompt = sum(each.tokens for each in whole), sum(each.input_tokens for each in whole)
     figures: dict[str, list[float]] = {
         "ttft": [each.ttft for each in whole],
-        "tpot": [each.tpot for each in whole if each.tokens > 1],
+        "tpot": [tpot for each in whole if (tpot := each.tpot) is not None],
         "itl": [gap for each in whole for gap in each.gaps],
         "e2el": [each.e2e for each in whole],
     }
@@ -87,16 +86,21 @@ def summarise(session: Session, objectives: Objectives) -> dict[str, Any]:
         "output_throughput": tokens / session.seconds,
         "total_token_throughput": (tokens + prompt) / session.seconds,
         "max_concurrent_requests": session.peak,
+        "cached_input_tokens": _cached(whole),
+        "server": dict(session.server),
         "completed_by_model": dict(Counter(each.model for each in whole)),
     }
     if objectives.bounds:
         good = sum(objectives.kept_by(each) for each in whole)
         document["request_goodput"] = good / session.seconds
         document["goodput_objectives_ms"] = dict(objectives.bounds)
+    document |= _sending(session)
     for name in FIGURES:
         document |= _spread(name, figures[name])
     for name in ("ttft", "tpot", "e2el"):
         document[f"samples_{name}_ms"] = [round(each * 1e3, 3) for each in figures[name]]
+    # Of every gap there are too many to keep; the mean of an answer's is its TPOT, this is its worst.
+    document["samples_longest_gap_ms"] = [round(max(each.gaps) * 1e3, 3) for each in whole if each.gaps]
     return document
 
 
@@ -118,6 +122,8 @@ def make_document(
         "prompt_words": workload.prompt_words,
         "output_len": workload.tokens,
         "seed": workload.seed,
+        "nonce": workload.nonce,
+        "reuse_prompts": not workload.nonce,
         **summary,
         **{f"client_{key}": value for key, value in asdict(machine).items()},
     }
@@ -138,7 +144,8 @@ def make_table(document: Mapping[str, Any]) -> Table:
             f"{document['completed']} whole, {document['failed']} failed; {document['request_throughput']:.2f} "
             f"requests/s{good}; {document['output_throughput']:.1f} tokens/s generated "
             f"(counted by {document['tokens_counted_by']}); {len(document['models'])} models, "
-            f"{document['popularity']}; at most {document['max_concurrent_requests']} under way.{failed}"
+            f"{document['popularity']}; at most {document['max_concurrent_requests']} under way. "
+            f"{_kept(document)}{_lag(document)}ITL is per piece of text.{failed}"
         ),
         caption_justify="left",
         caption_style="none",
@@ -148,13 +155,47 @@ def make_table(document: Mapping[str, Any]) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     for name in FIGURES:
         row = [document[f"mean_{name}_ms"], *(document[f"p{each}_{name}_ms"] for each in PERCENTILES)]
-        table.add_row(name.upper(), *(f"{value:.1f}" for value in row))
+        table.add_row(name.upper(), *("" if value is None else f"{value:.1f}" for value in row))
     return table
 
 
-def _spread(name: str, seconds: Sequence[float]) -> dict[str, float]:
-    """One answer in one piece has no gap: zero then, as vLLM's own report has it."""
-    values = [each * 1e3 for each in seconds] or [0.0]
+def _cached(whole: Sequence[Exchange]) -> int | None:
+    """Prompt tokens that the server had from before; None where it does not say."""
+    told = [each.cached_tokens for each in whole if each.cached_tokens is not None]
+    return sum(told) if told else None
+
+
+def _sending(session: Session) -> dict[str, float | None]:
+    lags = [each.send_lag * 1e3 for each in session.exchanges]
+    sent = sorted(each.sent for each in session.exchanges)
+    return {
+        "p99_send_lag_ms": percentile(lags, 99),
+        "max_send_lag_ms": max(lags),
+        "achieved_request_rate": (len(sent) - 1) / (sent[-1] - sent[0]) if sent[-1] > sent[0] else None,
+    }
+
+
+def _kept(document: Mapping[str, Any]) -> str:
+    cached = document["cached_input_tokens"]
+    return "" if cached is None else f"{cached} of {document['total_input_tokens']} prompt tokens were kept. "
+
+
+def _lag(document: Mapping[str, Any]) -> str:
+    rate = document["achieved_request_rate"]
+    if document["request_rate"] == "inf" or rate is None:
+        return ""
+    return (
+        f"Sent {rate:.2f} a second, {document['p99_send_lag_ms']:.1f} ms late "
+        f"(p99), {document['max_send_lag_ms']:.1f} at most; times count from when they were due. "
+    )
+
+
+def _spread(name: str, seconds: Sequence[float]) -> dict[str, float | None]:
+    """None where nothing was measured."""
+    values = [each * 1e3 for each in seconds]
+    if not values:
+        kinds = ("mean", "median", "std", *(f"p{each}" for each in PERCENTILES))
+        return {f"{kind}_{name}_ms": None for kind in kinds}
     return {
         f"mean_{name}_ms": fmean(values),
         f"median_{name}_ms": median(values),

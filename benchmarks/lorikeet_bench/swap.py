@@ -1,8 +1,9 @@
 """From a file to a first token: what an adapter that is not there yet costs, and whom it disturbs.
 
-Each round asks for an adapter that nobody has asked for, then for the same again; then does so once
-more beside requests that are running, whose longest gap between two tokens is held against their
-usual one. The files lie in the page cache, as those of a server that has seen them do.
+Each round asks for an adapter that nobody has asked for, then for the same again; then does both once
+more beside requests that are running. What a load costs those is their longest gap between two tokens
+held against their longest one beside the same newcomer when it is on the device already: its prompt
+delays them too. The files lie in the page cache, as those of a server that has seen them do.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from __future__ import annotations
 import random
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -26,15 +28,19 @@ from lorikeet_adapters.quantization import Quantization
 from lorikeet_adapters.weights import AdapterWeights
 from lorikeet_bench.adapter import fetch, write_random
 from lorikeet_bench.arms import NO_TEXT
+from lorikeet_bench.interval import Interval, bootstrap, median_of, medians
 from lorikeet_bench.machine import Machine
 from lorikeet_bench.plan import FEWEST_REPETITIONS, PlanRefused
-from lorikeet_bench.traffic import closed_loop
+from lorikeet_bench.target import Target, told
+from lorikeet_bench.traffic import Traffic
 from lorikeet_server.engine.config import EngineConfig
 from lorikeet_server.engine.engine import Engine
 from lorikeet_server.engine.request import Request, Sampling
 
 FILES = 4
 RUNNING = 4  # requests beside which an adapter is loaded
+LEAD = 4  # tokens that each of them has by then
+MOST_COLD_MS, MOST_STALL_STEPS = 50, 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +74,14 @@ class Times:
     read: list[float]  # file -> checked host tensors, alone
     cold: list[float]  # submission -> first token, adapter on disk
     warm: list[float]  # the same with the adapter on the device
-    gap: list[float]  # usual time between two tokens of running requests
-    stall: list[float]  # their longest while an adapter comes
+    gap: list[float]  # usual time between two tokens of running requests, nobody beside them
+    beside: list[float]  # their longest while a newcomer joins whose adapter is on the device
+    stall: list[float]  # their longest while a newcomer joins whose adapter is on disk
+
+    @property
+    def stall_in_steps(self) -> Interval:
+        """What the load adds to the longest gap, in usual gaps, paired by round."""
+        return bootstrap(list(zip(self.stall, self.beside, self.gap, strict=True)), _added_steps)
 
 
 def run(plan: SwapPlan, machine: Callable[[], Machine], advance: Callable[[str], None]) -> dict[str, Any]:
@@ -95,6 +107,7 @@ def run(plan: SwapPlan, machine: Callable[[], Machine], advance: Callable[[str],
         "adapter_file_bytes": size,
         "running_requests": RUNNING,
         "input_len": plan.prompt_tokens,
+        "output_len": plan.tokens,
         "repetitions": plan.repetitions,
         "seed": plan.seed,
         **asdict(described),
@@ -107,7 +120,21 @@ def run(plan: SwapPlan, machine: Callable[[], Machine], advance: Callable[[str],
             }
             for name, values in asdict(times).items()
         ],
+        "targets": [asdict(each) for each in _targets(times)],
     }
+
+
+def _targets(times: Times) -> tuple[Target, ...]:
+    cold = median_of([value * 1e3 for value in times.cold])
+    return (
+        Target.at_most("first token of an adapter on disk, ms", cold, MOST_COLD_MS),
+        Target.at_most("longest gap added by a load, in usual gaps", times.stall_in_steps, MOST_STALL_STEPS),
+    )
+
+
+def _added_steps(rounds: Sequence[tuple[float, float, float]]) -> float:
+    stall, beside, gap = medians(rounds)
+    return (stall - beside) / gap
 
 
 NAMES = {
@@ -115,7 +142,8 @@ NAMES = {
     "cold": "first token, adapter on disk",
     "warm": "first token, adapter on the device",
     "gap": "running requests, usual gap",
-    "stall": "running requests, longest gap",
+    "beside": "longest gap, newcomer's adapter on the device",
+    "stall": "longest gap, newcomer's adapter on disk",
 }
 
 
@@ -123,12 +151,7 @@ def make_table(document: dict[str, Any]) -> Table:
     """Fits eighty columns."""
     table = Table(
         title=f"{document['model_id']} as {document['quantization']}, threads: {document['threads']}",
-        caption=(
-            f"{document['repetitions']} rounds; adapters of rank {document['adapter_rank']}, "
-            f"{document['adapter_file_bytes'] / 1e6:.1f} MB each, in the page cache; "
-            f"{document['running_requests']} requests running beside the last two. {document['cpu_model']}, "
-            f"torch {document['torch_version']}, commit {document['commit'] or 'unknown'}."
-        ),
+        caption="\n".join([*told(document), _caption(document)]),
         caption_justify="left",
         caption_style="none",
     )
@@ -139,10 +162,19 @@ def make_table(document: dict[str, Any]) -> Table:
     return table
 
 
+def _caption(document: Mapping[str, Any]) -> str:
+    return (
+        f"{document['repetitions']} interleaved rounds; adapters of rank {document['adapter_rank']}, "
+        f"{document['adapter_file_bytes'] / 1e6:.1f} MB each, in the page cache; "
+        f"{document['running_requests']} requests running in the last three. {document['cpu_model']}, "
+        f"torch {document['torch_version']}, commit {document['commit'] or 'unknown'}."
+    )
+
+
 def _measure(
     plan: SwapPlan, base: BaseModel, folders: Sequence[Path], advance: Callable[[str], None]
 ) -> Times:
-    times = Times([], [], [], [], [])
+    times = Times([], [], [], [], [], [])
     config = EngineConfig(max_slots=RUNNING + 1, rank_rows=plan.rank, prefix_cache_bytes=0)
 
     def read(name: str) -> AdapterWeights:
@@ -150,41 +182,61 @@ def _measure(
 
     with closing(Engine(base, config, NO_TEXT, read)) as engine:
         ask = _Asker(plan, engine, base)
-        ask.first_token("0")
-        for turn in range(1, plan.repetitions + 1):
+        ask.first_token(ask.unseen(), loads=1)
+        for _ in range(plan.repetitions):
+            name = ask.unseen()
             began = time.perf_counter()
-            read(str(turn))
+            read(name)
             times.read.append(time.perf_counter() - began)
-            times.cold.append(ask.first_token(str(turn)))
-            times.warm.append(ask.first_token(str(turn)))
-            usual, _ = ask.gaps_beside(None)
-            _, longest = ask.gaps_beside(str(turn + 1))
-            times.gap.append(usual)
-            times.stall.append(longest)
+            times.cold.append(ask.first_token(name, loads=1))
+            times.warm.append(ask.first_token(name, loads=0))
+            times.gap.append(median(ask.gaps_beside(None, loads=0)))
+            times.beside.append(max(ask.gaps_beside(name, loads=0)))
+            times.stall.append(max(ask.gaps_beside(ask.unseen(), loads=1)))
             advance("measuring")
     return times
 
 
 class _Asker:
+    """Every figure says how many adapters are loaded while it is taken, and is held to that."""
+
     def __init__(self, plan: SwapPlan, engine: Engine, base: BaseModel) -> None:
         self._plan, self._engine = plan, engine
         self._draw = random.Random(plan.seed)
         self._vocabulary = base.model.config.get_text_config().vocab_size
         self._asked = 0
+        self._names = count()
 
-    def first_token(self, name: str) -> float:
-        passages, _ = closed_loop(self._engine, [self._request(_alone(name), 1)], 1)
-        return passages[0].ttft
+    def unseen(self) -> str:
+        """A name that nobody has asked for: one that was, may still be on the device."""
+        return str(next(self._names))
 
-    def gaps_beside(self, name: str | None) -> tuple[float, float]:
-        """(median, longest) gap of the base's requests, while `name` is asked for if it is one."""
-        running = [self._request(BASE_MIX, self._plan.tokens) for _ in range(RUNNING)]
-        # Asked for last: prompts of the others are then done before its rows come.
-        beside = [] if name is None else [self._request(_alone(name), 1)]
-        passages, _ = closed_loop(self._engine, [*running, *beside], RUNNING + 1)
-        ours = {each.id for each in running}
-        gaps = [gap for each in passages if each.request.id in ours for gap in each.gaps]
-        return median(gaps), max(gaps)
+    def first_token(self, name: str, *, loads: int) -> float:
+        traffic = Traffic(self._engine)
+        with self._loading(loads):
+            traffic.send(self._request(_alone(name), 1))
+            (passage,) = traffic.finish()
+        return passage.ttft
+
+    def gaps_beside(self, name: str | None, *, loads: int) -> list[float]:
+        """The base's requests' times between two tokens, from the moment `name` is asked for if it is one."""
+        traffic = Traffic(self._engine)
+        for _ in range(RUNNING):
+            traffic.send(self._request(BASE_MIX, self._plan.tokens))
+        traffic.until_each_has(LEAD)  # else a resident newcomer's prompt would be computed with theirs
+        newcomer = None if name is None else self._request(_alone(name), 1)
+        with self._loading(loads):
+            if newcomer is not None:
+                traffic.send(newcomer)
+            passages = traffic.finish()
+        return [gap for each in passages if each.request is not newcomer for gap in each.gaps[LEAD - 1 :]]
+
+    @contextmanager
+    def _loading(self, loads: int) -> Iterator[None]:
+        before = self._engine.stats.loads
+        yield
+        loaded = self._engine.stats.loads - before
+        assert loaded == loads, f"{loaded} adapters were loaded, not {loads}"
 
     def _request(self, mix: Mix, tokens: int) -> Request:
         self._asked += 1

@@ -1,20 +1,20 @@
-"""What we hold ourselves to, printed beside what was measured, met or not.
+"""What we hold a latency run to, printed beside what was measured.
 
 Every figure compares two arms of one run at one batch size by their median times per token, or a
-time with the bytes it must move and the copy bandwidth measured beside it.
+time with the bytes it must move and the copy bandwidth measured beside it; all by rounds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from statistics import median
 from typing import TYPE_CHECKING
 
-from lorikeet_bench.adapter import AdapterSet
-from lorikeet_bench.arms import Bench
+from lorikeet_bench.arms import Bench, EngineArm
+from lorikeet_bench.interval import Interval, bootstrap, medians, ratio_of_medians
 from lorikeet_bench.label import ADAPTER, BASE, BLEND, MERGED, MIXED, PEFT, TRANSFORMERS, Label
+from lorikeet_bench.latency import Run
 from lorikeet_bench.plan import Plan
+from lorikeet_bench.target import Target
 
 if TYPE_CHECKING:
     from lorikeet_bench.report import Result
@@ -22,82 +22,89 @@ if TYPE_CHECKING:
 FULL_BATCH = 8  # smaller batches have no target against PEFT and transformers
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """`wanted` is a bound in words; `value` has no unit."""
-
-    name: str
-    value: float
-    wanted: str
-    met: bool
-
-    @classmethod
-    def at_least(cls, name: str, value: float, bound: float) -> Target:
-        return cls(name, value, f">= {bound:g}", value >= bound)
-
-    @classmethod
-    def at_most(cls, name: str, value: float, bound: float) -> Target:
-        return cls(name, value, f"<= {bound:g}", value <= bound)
-
-
 def weigh(results: Sequence[Result], bench: Bench, plan: Plan) -> tuple[Target, ...]:
     """Every target whose arms were measured."""
-    bandwidth = median(run.bandwidth for result in results for run in result.runs)
     found: list[Target] = []
     for batch in plan.batches:
-        seconds = {each.label: each.tpot_s for each in results if each.batch == batch}
-        found += _against_ourselves(seconds, batch)
-        found += _against_peers(seconds, batch)
-        for each in bench.sets:
-            found += _rows(seconds, batch, each, _rows_bytes(bench, each), bandwidth)
+        arms = {each.label: _Arm(each.runs) for each in results if each.batch == batch}
+        found += _against_ourselves(arms, batch)
+        found += _against_peers(arms, batch)
+        found += _rows(arms, batch, bench)
         if batch == 1:
-            roof = _bytes_a_step(bench) / bandwidth
-            found.append(
-                Target.at_least("base at batch 1, share of the bandwidth", roof / seconds[Label(BASE)], 0.65)
-            )
+            found.append(_share_of_bandwidth(arms[Label(BASE)], _bytes_a_step(bench)))
     return tuple(found)
 
 
-def _against_ourselves(seconds: Mapping[Label, float], batch: int) -> Iterator[Target]:
-    base, merged = seconds[Label(BASE)], seconds[Label(MERGED)]
-    yield Target.at_least(f"LoRA on but unused, speed over off, batch {batch}", merged / base, 0.99)
-    for label, value in seconds.items():
-        if label.arm == ADAPTER:
-            yield Target.at_most(f"{label} / merged, time, batch {batch}", value / merged, 1.05)
-        if label.arm == BLEND and (twice := Label(ADAPTER, 2 * label.rank, 1)) in seconds:
-            name = f"{label} over {twice}, speed, batch {batch}"
-            yield Target.at_least(name, seconds[twice] / value, 0.97)
+class _Arm:
+    """Round by round: seconds a token, and the copy bandwidth just before."""
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self.seconds = [run.timed.tpot_s for run in runs]
+        self.bandwidth = [run.bandwidth for run in runs]
+
+    def over(self, other: _Arm) -> Interval:
+        return ratio_of_medians(self.seconds, other.seconds)
 
 
-def _against_peers(seconds: Mapping[Label, float], batch: int) -> Iterator[Target]:
+Arms = Mapping[Label, _Arm]
+
+
+def _against_ourselves(arms: Arms, batch: int) -> Iterator[Target]:
+    merged = arms.get(Label(MERGED))
+    if merged is not None:
+        name = f"LoRA on but unused, speed over off, batch {batch}"
+        yield Target.at_least(name, merged.over(arms[Label(BASE)]), 0.99)
+    for label, arm in arms.items():
+        if label.arm == ADAPTER and merged is not None:
+            yield Target.at_most(f"{label} / merged, time, batch {batch}", arm.over(merged), 1.05)
+        if label.arm == BLEND and (alone := Label(ADAPTER, (sum(label.ranks),))) in arms:
+            name = f"{label} over {alone}, speed, batch {batch}"
+            yield Target.at_least(name, arms[alone].over(arm), 0.97)
+
+
+def _against_peers(arms: Arms, batch: int) -> Iterator[Target]:
     if batch < FULL_BATCH:
         return
-    for label, value in seconds.items():
-        ours = Label(MIXED, label.rank, label.adapters)
-        if label.arm == PEFT and ours in seconds:
-            yield Target.at_least(f"{ours} over PEFT's, speed, batch {batch}", value / seconds[ours], 10)
+    for label, arm in arms.items():
+        ours = Label(MIXED, label.ranks)
+        if label.arm == PEFT and ours in arms:
+            yield Target.at_least(f"{ours} over PEFT's, speed, batch {batch}", arm.over(arms[ours]), 10)
         if label.arm == TRANSFORMERS:
             name = f"base over transformers' generate, speed, batch {batch}"
-            yield Target.at_least(name, value / seconds[Label(BASE)], 1.5)
+            yield Target.at_least(name, arm.over(arms[Label(BASE)]), 1.5)
 
 
-def _rows(
-    seconds: Mapping[Label, float], batch: int, adapters: AdapterSet, size: int, bandwidth: float
-) -> Iterator[Target]:
-    """`size` bytes are one adapter's, on average."""
-    for label, value in seconds.items():
-        if label.arm == MIXED and label.rank == adapters.rank:
-            least = label.adapters * size / bandwidth
-            name = f"rows of {label}, added time / bytes over bandwidth, batch {batch}"
-            yield Target.at_most(name, (value - seconds[Label(BASE)]) / least, 2)
+def _rows(arms: Arms, batch: int, bench: Bench) -> Iterator[Target]:
+    """Against the bytes of the very adapters of the arm, at the bandwidth measured beside it."""
+    base = arms[Label(BASE)]
+    for ours in bench.arms:
+        if not isinstance(ours, EngineArm) or ours.label.arm != MIXED or ours.label not in arms:
+            continue
+        size, arm = _rows_bytes(bench, ours), arms[ours.label]
+
+        def steps_over_roof(rounds: Sequence[tuple[float, float, float]], size: int = size) -> float:
+            mixed, alone, bandwidth = medians(rounds)
+            return (mixed - alone) * bandwidth / size
+
+        found = bootstrap(list(zip(arm.seconds, base.seconds, arm.bandwidth, strict=True)), steps_over_roof)
+        name = f"rows of {ours.label}, added time / bytes over bandwidth, batch {batch}"
+        yield Target.at_most(name, found, 2)
 
 
-def _rows_bytes(bench: Bench, adapters: AdapterSet) -> int:
-    each = [
-        sum(rows.a.numel() + rows.b.numel() for rows in adapter.weights.modules.values())
-        for adapter in adapters.adapters
-    ]
-    return sum(each) * bench.base.compute_dtype.itemsize // len(each)
+def _rows_bytes(bench: Bench, arm: EngineArm) -> int:
+    named = {generation for mix in arm.mixes for generation in mix.adapters}
+    return sum(bench.held[each].bytes for each in named)
+
+
+def _share_of_bandwidth(base: _Arm, size: int) -> Target:
+    """The time that reading `size` bytes takes, over the time of a step."""
+
+    def share(rounds: Sequence[tuple[float, float]]) -> float:
+        seconds, bandwidth = medians(rounds)
+        return size / bandwidth / seconds
+
+    found = bootstrap(list(zip(base.seconds, base.bandwidth, strict=True)), share)
+    return Target.at_least("base at batch 1, share of the bandwidth", found, 0.65)
 
 
 def _bytes_a_step(bench: Bench) -> int:

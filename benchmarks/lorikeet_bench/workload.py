@@ -33,7 +33,7 @@ DEFAULT_SKEW = {Popularity.ZIPF: 1.5, Popularity.POWER: 0.3}
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One request: `at` in seconds from the start, `prompt_words` words of its prompt."""
+    """One request: `at` in seconds from the start."""
 
     at: float
     model: str
@@ -44,6 +44,9 @@ class Ask:
 @dataclass(frozen=True, slots=True)
 class Workload:
     """`rate` requests a second arrive (open loop), or, when it is None, `concurrency` are always under way.
+
+    `nonce` stands before every prompt. A server that keeps the beginnings of prompts would otherwise
+    answer the second run of one seed from its cache.
 
     Raises PlanRefused when it is made with a value that cannot be sent.
     """
@@ -58,6 +61,7 @@ class Workload:
     popularity: Popularity = Popularity.DISTINCT
     skew: float | None = None
     seed: int = 0
+    nonce: str = ""
 
     def __post_init__(self) -> None:
         if not self.models or not all(self.models):
@@ -88,9 +92,20 @@ class Workload:
         times = self._times(draw)
         models = self._models(draw)
         return tuple(
-            Ask(at, model, " ".join(draw.choices(WORDS, k=self.prompt_words)), self.tokens)
-            for at, model in zip(times, models, strict=True)
+            Ask(at, model, self._prompt(draw), self.tokens) for at, model in zip(times, models, strict=True)
         )
+
+    def warm_up(self, requests: int) -> tuple[Ask, ...]:
+        """So many short ones for each model; none of their prompts begins one of `asks`."""
+        draw = random.Random(f"{self.seed} warm-up")
+        return tuple(
+            Ask(0.0, model, f"warm-up {self._prompt(draw)}", 2)
+            for model in self.models
+            for _ in range(requests)
+        )
+
+    def _prompt(self, draw: random.Random) -> str:
+        return " ".join([*filter(None, [self.nonce]), *draw.choices(WORDS, k=self.prompt_words)])
 
     def _times(self, draw: random.Random) -> Sequence[float]:
         if self.rate is None:

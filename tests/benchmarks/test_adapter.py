@@ -13,7 +13,7 @@ def test_random_adapters_adapt_the_modules_of_pefts_all_linear(measured: Measure
     assert random.weights.modules.keys() == real.weights.modules.keys()
     assert "lm_head" in measured.bench.base.linears
     for name, rows in random.weights.modules.items():
-        assert rows.rank == measured.plan.ranks[0]
+        assert rows.rank == measured.plan.random_ranks[0]
         assert (rows.a.shape[1], rows.b.shape[1]) == (
             real.weights.modules[name].a.shape[1],
             real.weights.modules[name].b.shape[1],

@@ -86,16 +86,20 @@ def run(command: str, *options: str) -> tuple[dict[str, Any], str]:
 
 
 def test_scale_evicts_only_where_rows_are_few(tiny_base: Path) -> None:
-    options = ["--model", str(tiny_base), "--quantization", "fp32", "--registered", "8,20", "--few", "8"]
+    options = ["--model", str(tiny_base), "--quantization", "fp32", "--names", "8,20", "--few", "8"]
     document, shown = run("scale", *options, "--rank", "2", "--requests", "30", "--threads", "1")
-    found = {(row["registered"], row["arm"]): row for row in document["results"]}
+    found = {(row["names"], row["arm"]): row for row in document["results"]}
     assert found.keys() == {(8, "all"), (20, "all"), (20, "few")}
     assert found[8, "all"]["throughput_ratio"] == 1.0
     for cell, row in found.items():
         assert (row["evictions_a_pass"] > 0) is (cell == (20, "few")), cell
-        assert (row["loads_a_pass"] > 0) is (cell == (20, "few")), cell
+        assert row["touched_a_pass"] <= cell[0]
+        assert row["resident_after"] == 8 if cell != (20, "all") else 8 < row["resident_after"] <= 20
         assert len(row["samples_pass_s"]) == document["repetitions"]
         assert 0 < row["p50_ttft_ms"] <= row["p99_ttft_ms"]
+    assert found[20, "few"]["loads_a_pass"] >= found[20, "few"]["evictions_a_pass"]
+    assert found[8, "all"]["loads_a_pass"] == 0, "its warm-up asked for every one"
+    assert [each["name"][-3:] for each in document["targets"]] == ["all", "few"]
     assert "tok/s over 8" in shown
 
 
@@ -103,10 +107,14 @@ def test_swap_tells_reading_from_waiting_from_stalling(tiny_base: Path) -> None:
     options = ["--model", str(tiny_base), "--quantization", "fp32", "--rank", "4", "--repeat", "5"]
     document, shown = run("swap", *options, "--threads", "1")
     found = {row["figure"]: row for row in document["results"]}
-    assert list(found) == ["read", "cold", "warm", "gap", "stall"]
+    assert list(found) == ["read", "cold", "warm", "gap", "beside", "stall"]
     assert all(0 < row["median_ms"] <= row["max_ms"] for row in found.values())
     assert all(len(row["samples_ms"]) == 5 for row in found.values())
-    assert found["gap"]["median_ms"] <= found["stall"]["median_ms"]
+    for longest in ("beside", "stall"):
+        assert all(
+            a <= b for a, b in zip(found["gap"]["samples_ms"], found[longest]["samples_ms"], strict=True)
+        )
+    assert [each["wanted"] for each in document["targets"]] == ["<= 50", "<= 1"]
     assert "adapter on disk" in shown
 
 
@@ -125,9 +133,9 @@ def test_fidelity_ranks_the_forms_and_tells_adapter_from_base() -> None:
 @pytest.mark.parametrize(
     ("command", "options", "reason"),
     [
-        ("scale", ["--registered", "0"], "--registered"),
+        ("scale", ["--names", "0"], "--names"),
         ("scale", ["--few", "2"], "--few"),
-        ("scale", ["--registered", "a"], "--registered"),
+        ("scale", ["--names", "a"], "--names"),
         ("swap", ["--repeat", "1"], "--repeat"),
         ("fidelity", ["--rows", "0"], "--rows"),
         ("serving", ["--url", "localhost:8000"], "--url"),
@@ -172,3 +180,17 @@ def test_wrong_input_is_refused_in_one_line(options: list[str], reason: str) -> 
 def test_the_command_line_is_built_without_torch() -> None:
     code = "import lorikeet_bench.cli, sys; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_asking_a_server_without_httpx_is_refused_and_nothing_else_needs_it() -> None:
+    """As where `lorikeet` is installed without the extra `bench`."""
+    code = """
+import sys
+sys.modules["httpx"] = None
+import lorikeet_bench.fidelity, lorikeet_bench.scale, lorikeet_bench.swap, lorikeet_bench.latency
+from typer.testing import CliRunner
+from tests.benchmarks.test_cli import make_app
+print(CliRunner().invoke(make_app(), ["bench", "serving"]).exception)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "asking a server needs httpx: pip install 'lorikeet[bench]'\n"

@@ -50,11 +50,79 @@ def test_what_else_differs_is_said_and_other_settings_are_refused() -> None:
     other["results"] = other["results"][:1]
     found = compare(result(1), other, 0.1)
     assert found.differing == ("threads, 2 and 8",)
-    assert found.missing == ("arm adapter batch 1 tpot_ms",)
+    assert (found.lost, found.added) == (("arm adapter batch 1 tpot_ms",), ())
+    assert found.regressed, "an arm that is not measured any more is no good news"
+    back = compare(other, result(1), 0.1)
+    assert (back.lost, back.added) == ((), ("arm adapter batch 1 tpot_ms",))
+    assert not back.regressed
     with pytest.raises(PlanRefused, match="input_len"):
         compare(result(1), result(1, input_len=64), 0.1)
     with pytest.raises(PlanRefused, match="prefix"):
         compare(result(1), result(1, benchmark="prefix"), 0.1)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("device", "cuda:0"), ("adapters", "demo"), ("resident_adapters", 64), ("dtype", "float32")],
+)
+def test_a_result_of_another_device_or_other_adapters_is_another_result(setting: str, value: object) -> None:
+    with pytest.raises(PlanRefused, match=setting):
+        compare(result(1), result(1, **{setting: value}), 0.1)
+
+
+def test_nothing_in_common_is_no_pass() -> None:
+    other = result(1)
+    other["results"] = [{**row, "arm": f"other-{row['arm']}"} for row in other["results"]]
+    found = compare(result(1), other, 0.1)
+    assert (found.lines, found.regressed) == ((), True)
+
+
+def serving(seed: int = 0, **more: object) -> dict[str, Any]:
+    draw = random.Random(seed)
+    samples = {f"samples_{name}_ms": [draw.uniform(90, 110) for _ in range(100)] for name in ("ttft",)}
+    rates = {"request_throughput": 8.0, "output_throughput": 500.0, "request_goodput": 7.5}
+    return {
+        "benchmark": "serving",
+        "prompt_words": 32,
+        "completed": 200,
+        "failed": 0,
+        **samples,
+        **rates,
+        **more,
+    }
+
+
+@pytest.mark.parametrize(
+    ("worse", "line"),
+    [
+        ({"output_throughput": 12.0}, "output_throughput"),
+        ({"request_goodput": 0.1}, "request_goodput"),
+        ({"request_goodput": 0.0}, "request_goodput"),
+        ({"samples_ttft_ms": [100.0] * 90 + [900.0] * 10}, "ttft_ms p99"),
+    ],
+)
+def test_a_collapse_that_the_medians_do_not_show_is_seen(worse: dict[str, Any], line: str) -> None:
+    assert not compare(serving(), serving(1), 0.1).regressed
+    found = compare(serving(), serving(1, **worse), 0.1)
+    assert [each.name for each in found.lines if each.verdict is Verdict.SLOWER] == [line]
+    assert found.regressed
+
+
+def test_answers_that_failed_are_no_speed() -> None:
+    """Five of two hundred came, as quick as ever."""
+    found = compare(serving(), serving(failed=195, completed=5), 0.1)
+    assert found.regressed
+    assert found.failures == "195 requests failed, 0 before"
+    assert not compare(serving(failed=195), serving(), 0.1).regressed
+    for setting in ("prompt_words", "skew", "reuse_prompts"):
+        with pytest.raises(PlanRefused, match=setting):
+            compare(serving(), serving(**{setting: 4096}), 0.1)
+
+
+def test_a_rate_that_is_not_told_any_more_is_lost() -> None:
+    new = serving()
+    del new["request_goodput"]
+    assert compare(serving(), new, 0.1).lost == ("request_goodput",)
 
 
 def test_the_exit_code_is_for_scripts(tmp_path: Path) -> None:

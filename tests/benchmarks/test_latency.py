@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -9,14 +10,18 @@ import pytest
 from lorikeet_adapters.quantization import Quantization
 from lorikeet_bench.arms import EngineArm, open_bench
 from lorikeet_bench.label import Label
-from lorikeet_bench.latency import count_batches, make_prompts
+from lorikeet_bench.latency import count_batches, make_prompts, measure
+from lorikeet_bench.machine import describe_machine
+from lorikeet_bench.markdown import render
 from lorikeet_bench.plan import Plan
+from lorikeet_bench.probe import BandwidthProbe
+from lorikeet_bench.report import make_document, summarise
 from tests.benchmarks.conftest import Measured
-from tests.tiny import blended_model, greedy, make_model, peft_model
+from tests.tiny import blended_model, greedy, make_model, peft_model, save_adapter
 
-BASE, MERGED, ADAPTER = Label("base"), Label("merged"), Label("adapter", 16, 1)
-BLEND, MIXED = Label("blend", 16, 2), Label("mixed", 16, 4)
-PEFT, TRANSFORMERS = Label("peft", 16, 1), Label("transformers")
+BASE, MERGED, ADAPTER = Label("base"), Label("merged"), Label("adapter", (8,))
+BLEND, MIXED = Label("blend", (8, 4)), Label("mixed", (8, 4, 16, 16))
+PEFT, TRANSFORMERS = Label("peft", (8,)), Label("transformers")
 CELLS = [
     *((1, arm) for arm in (BASE, MERGED, ADAPTER, BLEND, PEFT, TRANSFORMERS)),
     *((4, arm) for arm in (BASE, MERGED, ADAPTER, BLEND, MIXED, PEFT, TRANSFORMERS)),
@@ -105,6 +110,9 @@ def test_pefts_mixed_batch_gives_each_row_its_own_adapter(
             *("peft r2", "peft x8 r2", "transformers"),
         ]
         prompts = make_prompts(plan, bench.vocabulary)
+        parameters = dict(bench.arms[-2].model.named_parameters())  # type: ignore[attr-defined]
+        theirs = {each.dtype for name, each in parameters.items() if "lora_" in name}
+        assert theirs == {bench.base.compute_dtype}, "the work is the same in the same precision"
         peft, ours = (arms[name].run(prompts, plan.tokens).tokens for name in ("peft x8 r2", "mixed x8 r2"))
     # One NF4 base in two implementations: first tokens agree but for ties, later ones follow from them.
     assert sum(a[0] == b[0] for a, b in zip(peft, ours, strict=True)) >= 7
@@ -123,3 +131,41 @@ def test_nothing_waits_or_is_left_over_once_warm(measured: Measured) -> None:
         assert arm.engine.stats.steps - before == plan.tokens, arm.label
         assert arm.engine.stats.evictions == 0
         assert arm.engine.runner.slots_used == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "arms", "left_out"),
+    [
+        (
+            {"use_dora": True},
+            ["base", "merged", "adapter r4", "mixed x2 r4+16", "transformers"],
+            [
+                "blend x2 r4+16 is left out: odd is a DoRA",
+                "peft r4 is left out: PEFT has no `adapter_names` for a DoRA",
+            ],
+        ),
+        (
+            {"lora_bias": True},  # llama's modules have no bias that it could be added to
+            ["base", "adapter r4", "blend x2 r4+16", "mixed x2 r4+16", "peft r4"],
+            [
+                "what runs on merged weights is left out: odd cannot be merged: Impossible to merge LoRA with `lora_bias=True`"
+            ],
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.lora_bias=True. was passed", "ignore:Adapter 'default'. 14 LoRA tensor")
+def test_an_arm_that_cannot_be_is_left_out_and_it_is_said(
+    tiny_base: Path, tmp_path: Path, more: dict[str, object], arms: list[str], left_out: list[str]
+) -> None:
+    folder = save_adapter(tiny_base, tmp_path / "odd", 4, 1, **more)
+    plan = Plan(str(tiny_base), Quantization.FP32, (2,), tokens=2, folders=(folder,), adapters=(1, 2))
+    with open_bench(plan) as bench:
+        names = [str(arm.label) for arm in bench.arms]
+        runs = measure(bench, plan, BandwidthProbe(1 << 12), lambda label: None)
+        document = make_document(bench, plan, describe_machine(), summarise(runs), datetime.now(UTC))
+    assert names == arms
+    assert {str(run.label) for run in runs} == {*names}
+    for told, wanted in zip(document["left_out"], left_out, strict=True):
+        assert told.startswith(wanted), told
+    page = render({"odd": document}, {})
+    assert all(told in page for told in document["left_out"])

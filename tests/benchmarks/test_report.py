@@ -74,11 +74,13 @@ def test_the_document_counts_what_was_measured(measured: Measured) -> None:
     assert document["adapters"] == "random"  # two of the four are
     assert document["adapter_origins"] == ["given", "given", "random", "random"]
     assert document["adapter_ranks"] == [8, 4, 16, 16]
+    assert document["left_out"] == []
     assert all(each["wanted"].startswith((">=", "<=")) for each in document["targets"])
+    assert all(each["low"] <= each["value"] <= each["high"] for each in document["targets"])
     for row in document["results"]:
         assert row["total_output_tokens"] == row["completed"] * measured.plan.tokens
         assert row["completed"] == row["batch"] * measured.plan.repetitions
-        label = Label(row["arm"], row["rank"], row["adapters"])
+        label = Label(row["arm"], tuple(row["ranks"]))
         own = [run for run in measured.runs if (run.label, run.batch) == (label, row["batch"])]
         assert row["median_tpot_ms"] == pytest.approx(median(run.timed.tpot_s for run in own) * 1e3)
 
@@ -91,5 +93,5 @@ def test_the_table_fits_a_pipe_and_shows_every_arm(measured: Measured) -> None:
     text = console.file.getvalue()  # type: ignore[attr-defined]
     for word in ("base", "adapter", "merged", "blend", "mixed", "TPOT / base", "GB/s", "5 interleaved"):
         assert word in text, word
-    assert "TPOT adapter r16 / merged at batch 4: " in text
+    assert "TPOT adapter r8 / merged at batch 4: " in text
     assert max(map(len, text.splitlines())) <= 80

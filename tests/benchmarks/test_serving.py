@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import statistics
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from threading import Thread
 from typing import Any
 
@@ -14,20 +16,28 @@ import pytest
 import uvicorn
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from lorikeet_bench.client import read_stream
+from lorikeet_bench.exchange import Exchange, Recording
+from lorikeet_bench.machine import describe_machine
+from lorikeet_bench.markdown import render
+from lorikeet_bench.percentile import percentile
 from lorikeet_bench.plan import PlanRefused
 from lorikeet_bench.serving import WARM_UP, Session, drive
-from lorikeet_bench.serving_report import Objectives, percentile, summarise
+from lorikeet_bench.serving_report import Objectives, make_document, make_table, summarise
 from lorikeet_bench.workload import Workload
 
 
 def piece(text: str, finish: str | None = None, **more: object) -> str:
     return json.dumps({"choices": [{"index": 0, "text": text, "finish_reason": finish}], **more})
+
+
+def read_stream(model: str, sent: float, ended: float, lines: Sequence[tuple[float, str]]) -> Exchange:
+    return Recording(model, sent, sent, ended, lines).read()
 
 
 def stamped(*lines: str, first: float = 10.0, gap: float = 0.5) -> list[tuple[float, str]]:
@@ -58,10 +68,75 @@ def test_without_usage_pieces_are_counted_and_it_is_said() -> None:
         ([piece("", "stop"), "[DONE]"], "no text"),
         ([piece("a"), "[DONE]"], "finish_reason"),
         ([piece("a"), json.dumps({"error": {"message": "the engine died"}})], "the engine died"),
+        ([piece("a", "stop"), json.dumps({"error": "overloaded", "error_type": "overloaded"})], "overloaded"),
+        ([piece("a", "stop"), '{"choices": ['], "cannot be read"),
+        ([piece("a", "stop"), "null"], "cannot be read"),
+        ([piece("a", "stop"), '{"choices": null}'], "cannot be read"),
+        ([piece("a", "stop"), '{"choices": [null]}'], "cannot be read"),
+        ([piece("a", "stop"), '{"choices": [], "usage": 7}'], "cannot be read"),
+        ([piece("a", "stop"), "[" * 100_000], "cannot be read"),
     ],
 )
 def test_a_broken_stream_is_an_error(lines: Sequence[str], word: str) -> None:
     assert word in read_stream("m", 0.0, 1.0, stamped(*lines)).error
+
+
+@given(
+    st.text()
+    | st.recursive(
+        st.none() | st.booleans() | st.text(),
+        lambda x: (
+            st.lists(x)
+            | st.dictionaries(
+                st.sampled_from(["choices", "usage", "error", "text", "finish_reason", "completion_tokens"]),
+                x,
+            )
+        ),
+    ).map(json.dumps)
+)
+def test_whatever_a_server_says_costs_no_more_than_its_own_answer(line: str) -> None:
+    done = read_stream("m", 0.0, 1.0, [(0.5, piece("a", "stop")), (0.7, line)])
+    assert isinstance(done.tokens, int)
+    summarise(
+        Session((done, read_stream("m", 0.0, 1.0, [(0.5, piece("a", "stop"))])), 1.0, 1), Objectives({})
+    )
+
+
+def test_an_answer_in_one_piece_has_no_time_between_tokens() -> None:
+    """Sixty-four tokens in one piece are not sixty-four tokens in no time."""
+    whole = read_stream("m", 0.0, 5.0, [(5.0, piece("a", "length")), (5.0, USAGE)])
+    assert (whole.tokens, whole.tpot, whole.gaps) == (5, None, ())
+    document = summarise(Session((whole,), 5.0, 1), Objectives.parse("tpot:1000"))
+    assert [document[f"mean_{name}_ms"] for name in ("ttft", "tpot", "itl")] == [5000, None, None]
+    assert document["request_goodput"] == 0.0
+    workload = Workload(("m",), rate=1.0)
+    full = make_document("http://x", workload, document, describe_machine(), datetime.now(UTC))
+    console = Console(file=io.StringIO(), width=80)
+    console.print(make_table(full))
+    assert "TPOT" in render({"one": full}, {})
+
+
+def test_tokens_without_text_at_the_end_are_in_the_time_they_took() -> None:
+    """What is generated past an end of turn has ids and no text; the last line says when it was done."""
+    lines = [(1.0, piece("a")), (2.0, piece("b")), (5.0, piece("", "length")), (5.0, USAGE)]
+    done = read_stream("m", 0.0, 5.0, lines)
+    assert (done.tpot, done.e2e, done.gaps) == (1.0, 5.0, (1.0,))
+
+
+def test_what_the_server_had_kept_is_counted_where_it_says() -> None:
+    usage = {"prompt_tokens": 7, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 4}}
+    told = read_stream("m", 0.0, 1.0, stamped(piece("a", "stop", usage=usage)))
+    silent = read_stream("m", 0.0, 1.0, stamped(piece("a", "stop"), USAGE))
+    assert (told.cached_tokens, silent.cached_tokens) == (4, None)
+    assert summarise(Session((told, told), 1.0, 1), Objectives({}))["cached_input_tokens"] == 8
+    assert summarise(Session((silent,), 1.0, 1), Objectives({}))["cached_input_tokens"] is None
+
+
+def test_a_late_client_shortens_no_times() -> None:
+    late = Recording("m", 1.0, 3.0, 5.0, [(4.0, piece("a", "stop"))]).read()
+    assert (late.ttft, late.e2e, late.send_lag) == (3.0, 3.0, 2.0)
+    document = summarise(Session((late,), 4.0, 1), Objectives({}))
+    assert (document["max_send_lag_ms"], document["p99_send_lag_ms"]) == (2000, 2000)
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=2, max_size=50))
@@ -101,8 +176,15 @@ class Peer:
         self.asked: list[dict[str, Any]] = []
 
     def app(self) -> Starlette:
-        routes = [Route("/v1/models", self.models), Route("/v1/completions", self.complete, methods=["POST"])]
+        routes = [
+            Route("/v1/models", self.models),
+            Route("/info", self.info),
+            Route("/v1/completions", self.complete, methods=["POST"]),
+        ]
         return Starlette(routes=routes)
+
+    async def info(self, http: Request) -> Response:
+        return JSONResponse({"model_id": "peer", "version": "3", "secret": "no fact of ours"})
 
     async def models(self, http: Request) -> Response:
         return JSONResponse({"object": "list", "data": [{"id": "rich"}, {"id": "poor"}]})
@@ -145,6 +227,11 @@ def test_a_server_of_another_make_is_driven_and_its_failures_counted(rate: float
     with listening(peer) as url:
         session = asyncio.run(drive(url, workload, advance=seen.append))
     assert len(peer.asked) == 40 + 2 * WARM_UP
+    warm_up = {each["prompt"] for each in peer.asked if each["max_tokens"] == 2}
+    assert len(warm_up) == 2 * WARM_UP
+    assert not warm_up & {each["prompt"] for each in peer.asked if each["max_tokens"] > 2}
+    assert session.server == {"model_id": "peer", "version": "3"}
+    assert all((each.send_lag > 0) is (rate is not None) for each in session.exchanges)
     assert sorted(each.sent for each in session.exchanges) == sorted(each.sent for each in seen)
     document = summarise(session, Objectives.parse(""))
     refused = [each for each in session.exchanges if each.error]

@@ -35,6 +35,21 @@ def test_a_workload_is_whole_in_order_and_always_the_same(
     assert rate is not None or {each.at for each in asks} == {0.0}
 
 
+def test_a_nonce_begins_every_prompt_and_changes_nothing_else() -> None:
+    plain, one, two = (Workload(TEN, 20, nonce=nonce).asks() for nonce in ("", "one", "two"))
+    for a, b, c in zip(plain, one, two, strict=True):
+        assert (b.prompt, c.prompt) == (f"one {a.prompt}", f"two {a.prompt}")
+        assert replace(a, prompt="") == replace(b, prompt="") == replace(c, prompt="")
+
+
+def test_prompts_for_warming_up_begin_no_other() -> None:
+    workload = Workload(TEN, 40, nonce="one")
+    warm, asks = workload.warm_up(3), workload.asks()
+    assert Counter(each.model for each in warm) == dict.fromkeys(TEN, 3)
+    assert len({each.prompt for each in warm}) == len(warm)
+    assert not {each.prompt.split()[0] for each in warm} & {each.prompt.split()[0] for each in asks}
+
+
 def counts(popularity: Popularity, skew: float | None = None) -> list[int]:
     asks = Workload(TEN, 20_000, popularity=popularity, skew=skew, prompt_words=1).asks()
     found = Counter(each.model for each in asks)
