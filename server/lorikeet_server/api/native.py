@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
@@ -14,6 +14,7 @@ from lorikeet_server.api import sse
 from lorikeet_server.api.access_log import entry_of
 from lorikeet_server.api.body import read_body
 from lorikeet_server.api.constraints import compiled
+from lorikeet_server.api.encoding import beside, check_length
 from lorikeet_server.api.envelope import native_envelope
 from lorikeet_server.api.logprobs import native_prefill, native_token
 from lorikeet_server.api.mixes import generation_header, lease_mix
@@ -94,7 +95,9 @@ async def _stream(http: HttpRequest, body: GenerateBody) -> Response:
 async def _submit(http: HttpRequest, body: GenerateBody) -> tuple[Sequence[Request], Sequence[Events]]:
     services: Services = http.app.state.services
     parameters = body.parameters
-    prompt = await run_in_threadpool(services.text.encode, body.inputs, special=True)
+    check_length(services, body.inputs, "inputs")
+    work = partial(services.text.encode, body.inputs, special=True)
+    prompt = await beside(http, len(body.inputs), work)
     if not prompt:
         raise RequestRefused("inputs: the prompt is empty", param="inputs")
     max_tokens = room(services, prompt, parameters.max_new_tokens, "inputs")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
@@ -17,6 +16,7 @@ from lorikeet_server.api.chat_body import ChatBody
 from lorikeet_server.api.choice import CHAT, TEXT, ChatChoice, Prompt, TextChoice
 from lorikeet_server.api.completion_body import CompletionBody, TokenIds
 from lorikeet_server.api.constraints import compiled
+from lorikeet_server.api.encoding import beside, check_length
 from lorikeet_server.api.envelope import openai_envelope
 from lorikeet_server.api.mixes import generation_header, lease_mix, mix_field
 from lorikeet_server.api.rendering import encoded
@@ -30,7 +30,7 @@ MAX_PROMPTS = 64
 async def chat_completions(http: HttpRequest) -> Response:
     services: Services = http.app.state.services
     body = await read_body(http, ChatBody)
-    prompt = Prompt(await encoded(http, body.messages))
+    prompt = Prompt(await encoded(http, body.messages, fits=True))
     max_tokens = room(services, prompt.ids, body.max_completion_tokens or body.max_tokens, "messages")
     make = partial(ChatChoice, body, services.text)
     return await _answer(http, Job(body, [prompt], [max_tokens], CHAT, make))
@@ -39,7 +39,10 @@ async def chat_completions(http: HttpRequest) -> Response:
 async def completions(http: HttpRequest) -> Response:
     services: Services = http.app.state.services
     body = await read_body(http, CompletionBody)
-    prompts = await run_in_threadpool(_encode_prompts, services, body)
+    for each in body.prompts:
+        if isinstance(each, str):
+            check_length(services, each, "prompt")
+    prompts = await beside(http, sum(map(len, body.prompts)), partial(_encode_prompts, services, body))
     limits = [room(services, each.ids, body.max_tokens, "prompt") for each in prompts]
     make = partial(TextChoice, body, services.text)
     return await _answer(http, Job(body, prompts, limits, TEXT, make))

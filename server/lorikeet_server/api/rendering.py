@@ -14,6 +14,7 @@ from starlette.requests import Request
 
 from lorikeet_server.api.chat_body import Message
 from lorikeet_server.api.daemon import begun
+from lorikeet_server.api.encoding import check_length
 from lorikeet_server.api.services import Services
 from lorikeet_server.errors import RequestError, RequestRefused, ServerBusy
 
@@ -21,8 +22,11 @@ T = TypeVar("T")
 DEADLINE_S = 10.0
 
 
-async def encoded(http: Request, messages: Sequence[Message]) -> tuple[int, ...]:
-    """The tokens of a conversation, by a thread and within DEADLINE_S. Raises RequestRefused or ServerBusy."""
+async def encoded(http: Request, messages: Sequence[Message], *, fits: bool = False) -> tuple[int, ...]:
+    """The tokens of a conversation, by a thread and within DEADLINE_S. Raises RequestRefused or ServerBusy.
+
+    With `fits` one that is too long for the context by far is refused before its tokens are counted.
+    """
     places: CapacityLimiter = http.app.state.backstage.rendering
     services: Services = http.app.state.services
     late: RequestError = ServerBusy("other conversations are being rendered; try again in a second")
@@ -32,7 +36,9 @@ async def encoded(http: Request, messages: Sequence[Message]) -> tuple[int, ...]
                 f"the chat template did not render these messages within {DEADLINE_S:g} s; send less text",
                 param="messages",
             )
-            return await asyncio.wrap_future(begun(leave(partial(encode_messages, services, messages))))
+            return await asyncio.wrap_future(
+                begun(leave(partial(encode_messages, services, messages, fits=fits)))
+            )
     except TimeoutError:
         raise late from None
 
@@ -69,7 +75,9 @@ async def _place(places: CapacityLimiter) -> AsyncIterator[Callable[[Callable[[]
             give_back()
 
 
-def encode_messages(services: Services, messages: Sequence[Message]) -> tuple[int, ...]:
+def encode_messages(
+    services: Services, messages: Sequence[Message], *, fits: bool = False
+) -> tuple[int, ...]:
     """Takes as long as the conversation is long, or as the template likes. Raises RequestRefused."""
     if not services.text.has_template:
         raise RequestRefused(
@@ -85,4 +93,6 @@ def encode_messages(services: Services, messages: Sequence[Message]) -> tuple[in
         ) from error
     except Exception as error:  # a template is the model's own code: it can raise anything
         raise RequestRefused("the chat template cannot render these messages", param="messages") from error
+    if fits:
+        check_length(services, text, "messages")
     return services.text.encode(text)

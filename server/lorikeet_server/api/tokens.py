@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
@@ -16,6 +17,7 @@ from lorikeet_server.api.body import Body, read_body
 from lorikeet_server.api.caller import view_of
 from lorikeet_server.api.chat_body import Message
 from lorikeet_server.api.completion_body import TokenIds
+from lorikeet_server.api.encoding import beside
 from lorikeet_server.api.rendering import encoded
 from lorikeet_server.api.services import Services
 from lorikeet_server.errors import RequestRefused
@@ -84,7 +86,7 @@ async def _tokens(http: Request, body: TokenizeBody) -> tuple[int, ...]:
         return await encoded(http, body.messages)
     assert body.prompt is not None
     special = body.add_special_tokens is not False
-    return await run_in_threadpool(services.text.encode, body.prompt, special=special)
+    return await beside(http, len(body.prompt), partial(services.text.encode, body.prompt, special=special))
 
 
 def _check_model(http: Request, model: str | None) -> None:

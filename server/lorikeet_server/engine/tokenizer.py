@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
 from lorikeet_adapters.base_source import resolve_source, tokenizer_refusal
+
+NORMALISED = 4  # code points that Unicode's composition makes one of
 
 
 class Tokenizer:
@@ -21,6 +24,7 @@ class Tokenizer:
         self._special = frozenset(tokenizer.all_special_ids)
         self._added = frozenset(tokenizer.get_added_vocab().values())
         self._is_byte_level = '"ByteLevel"' in _decoder_of(tokenizer)
+        self.longest = _longest(tokenizer)
 
     @property
     def backend(self) -> PreTrainedTokenizerBase:
@@ -92,6 +96,18 @@ def _byte_alphabet() -> dict[str, int]:
 
 
 BYTES = _byte_alphabet()
+
+
+def _longest(tokenizer: PreTrainedTokenizerBase) -> float:
+    """Characters at most that one token stands for; without bound where one may stand for a whole unknown word.
+
+    A vocabulary writes each byte or character as one or more, and normalising joins no more than NORMALISED.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    model = json.loads(backend.to_str())["model"] if backend is not None else {}
+    if not (model.get("byte_fallback") or '"ByteLevel"' in _decoder_of(tokenizer)):
+        return math.inf
+    return NORMALISED * max(map(len, tokenizer.get_vocab()))
 
 
 def _decoder_of(tokenizer: PreTrainedTokenizerBase) -> str:
