@@ -41,14 +41,14 @@ Kind = Literal["supervised", "dpo"]
 class Trainer:
     """A server process, and OpenAI's client of whatever address it has now."""
 
-    def __init__(self, folder: Path, world: World) -> None:
+    def __init__(self, folder: Path, world: World, quantization: str) -> None:
         words = [
             "--model",
             str(world.base),
             "--served-name",
             BASE,
             "--quantization",
-            "fp32",
+            quantization,
             "--threads",
             "1",
         ]
@@ -131,8 +131,8 @@ class Trainer:
 
 
 @pytest.fixture
-def trainer(world: World, tmp_path: Path) -> Iterator[Trainer]:
-    made = Trainer(tmp_path, world)
+def trainer(world: World, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Trainer]:
+    made = Trainer(tmp_path, world, getattr(request, "param", "fp32"))
     yield made
     made.process.close()
 
@@ -178,6 +178,7 @@ def test_kills_of_worker_and_server_leave_no_trace(trainer: Trainer) -> None:
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
+@pytest.mark.parametrize("trainer", ["fp32", "nf4"], indirect=True)
 def test_ten_kills_leave_no_trace(trainer: Trainer) -> None:
     compare(trainer, kills=10, max_steps=60, checkpoint_steps=1)
 
