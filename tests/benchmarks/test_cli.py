@@ -110,10 +110,6 @@ def test_swap_tells_reading_from_waiting_from_stalling(tiny_base: Path) -> None:
     assert list(found) == ["read", "cold", "warm", "gap", "beside", "stall"]
     assert all(0 < row["median_ms"] <= row["max_ms"] for row in found.values())
     assert all(len(row["samples_ms"]) == 5 for row in found.values())
-    for longest in ("beside", "stall"):
-        assert all(
-            a <= b for a, b in zip(found["gap"]["samples_ms"], found[longest]["samples_ms"], strict=True)
-        )
     assert [each["wanted"] for each in document["targets"]] == ["<= 50", "<= 1"]
     assert "adapter on disk" in shown
 

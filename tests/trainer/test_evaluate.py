@@ -153,7 +153,12 @@ def test_an_adapter_trained_on_json_is_judged_as_json(
     assert (base.json_validity, adapter.json_validity) == (0.0, 1.0)
     document = json.loads(verdict.to_json())
     assert document["scores"][1]["json_validity"] == 1.0
-    assert document["base"] == {"model": str(base_folder), "quantization": "nf4", "device": "cpu"}
+    assert document["base"] == {
+        "model": str(base_folder),
+        "quantization": "nf4",
+        "device": "cpu",
+        "trust_remote_code": False,
+    }
 
 
 def test_rows_are_taken_for_the_likeliest_label(trained: TrainedAdapter, base_folder: Path) -> None:

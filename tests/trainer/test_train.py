@@ -135,8 +135,8 @@ def test_no_layer_may_repack_itself_and_lose_its_gradient(
     assert packs, "bitsandbytes decides by another name now"
     loaded: list[BaseModel] = []
 
-    def remember(source: str, quantization: str, device: str, *, for_training: bool = False) -> BaseModel:
-        loaded.append(load_base(source, quantization, device, for_training=for_training))
+    def remember(source: str, quantization: str, device: str, **more: Any) -> BaseModel:
+        loaded.append(load_base(source, quantization, device, **more))
         return loaded[-1]
 
     monkeypatch.setattr(train_module, "load_base", remember)
