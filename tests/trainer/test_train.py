@@ -9,6 +9,7 @@ import logging.handlers
 import warnings
 from dataclasses import astuple, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
