@@ -46,6 +46,7 @@ class Body(BaseModel):
                 }
         for key in sorted(cls.NO_EFFECT):
             properties[key] = {"description": "Accepted without effect."}
+        schema["additionalProperties"] = {"type": "null"}  # absent, whatever its name
         for key, each in properties.items():
             if key not in schema.get("required", ()) and {"type": "null"} not in each.get("anyOf", ()):
                 properties[key] = {"anyOf": [each, {"type": "null"}]}

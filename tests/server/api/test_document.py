@@ -132,6 +132,7 @@ def references(part: Any) -> Iterator[str]:
         ("/v1/chat/completions", {"messages": MESSAGES, "stop": "x", "user": None, "seed": None}),
         ("/v1/chat/completions", {"messages": MESSAGES, "stop": ["x"], "store": True, "metadata": {"a": 1}}),
         ("/v1/completions", {"prompt": "a", "temperature": None, "logit_bias": {"5": 1}}),
+        ("/v1/completions", {"prompt": "a", "no_such_field": None}),
         ("/v1/completions", {"prompt": [1, 2]}),
         ("/v1/completions", {"prompt": ["a", "b"], "adapters": [{"name": "formal", "weight": 0.5}]}),
         ("/v1/completions", {"prompt": "a", "lora": [{"id": "formal", "scale": 1}]}),
