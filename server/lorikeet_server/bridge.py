@@ -121,6 +121,11 @@ class Bridge:
         return self._thread.is_alive() and not self._ended and self.engine.failure is None
 
     @property
+    def is_full(self) -> bool:
+        """As many requests are open as may be. Call on the loop."""
+        return len(self._open) >= self._limits.requests
+
+    @property
     def hangs(self) -> bool:
         """The engine's step takes far too long; it may yet end."""
         return self.engine.hangs

@@ -221,6 +221,7 @@ class Scripted:
         self.alive = alive
         self.draining = False
         self.hangs = False
+        self.is_full = False
         self.scripts: list[Script] = []
         self.leases: Merges | None = None
         self._write = write

@@ -121,7 +121,7 @@ def create_app(services: Services, lifespan: Lifespan | None = None) -> Starlett
                 metrics=services.metrics,
                 origins=frozenset(services.http.cors_origins),
             ),
-            Middleware(Lobby, open_requests=services.http.max_open_requests),
+            Middleware(Lobby, requests=services.requests, open_requests=services.http.max_open_requests),
             Middleware(StrictQuery, known=document.query_parameters()),
             Middleware(Pace),
         ],

@@ -10,6 +10,8 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from lorikeet_server.api import lobby
+from lorikeet_server.api.gate import NEEDS
+from lorikeet_server.keyring import Scope
 from tests.server.world import HTTP, Exchange, Script, Scripted, Server, finished, with_requests
 
 pytestmark = pytest.mark.safety("reliability 3")
@@ -63,6 +65,23 @@ def test_who_watches_a_full_server_is_answered(app: Starlette, path: str) -> Non
         await empty(waiting)
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("path", sorted(lobby.GENERATING))
+def test_a_full_engine_turns_away_unread(shared: tuple[Server, TestClient], path: str) -> None:
+    requests = Scripted(lambda request: Script(finished(request)))
+    app = with_requests(shared[0].services, requests)
+    requests.is_full = True
+    turned_away = asyncio.run(Exchange(path, WHOLE).run(app))
+    assert (turned_away.status, turned_away.read) == (503 if path.startswith("/v1/") else 429, 0)
+    counted = asyncio.run(Exchange("/tokenize", b'{"prompt": "Hello"}').run(app))
+    assert counted.status == 200  # asks nothing of the engine
+
+
+def test_the_routes_that_generate_are_the_ones_that_need_no_more_than_that() -> None:
+    only = {path for path, scopes in NEEDS.items() if scopes == {Scope.GENERATE}}
+    assert only - lobby.GENERATING == {"/v1/tokenize", "/v1/detokenize", "/tokenize", "/detokenize"}
+    assert only >= lobby.GENERATING
 
 
 def test_every_route_that_reads_a_body_counts(app: Starlette) -> None:
