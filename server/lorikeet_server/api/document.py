@@ -80,7 +80,7 @@ PARAMETERS: dict[str, Wire] = {
         "in": "query",
         "style": "deepObject",
         # A value is text as it stands there, so every value is one.
-        "schema": {"type": "object", "propertyNames": {"minLength": 1}},
+        "schema": {"type": "object", "propertyNames": {"pattern": r"^[^\[\]]+$"}},
         "description": "Jobs that have these pairs; `metadata=null` those that have none.",
     },
     "stream": {"in": "query", "schema": {"type": "boolean", "default": False}},
@@ -195,7 +195,8 @@ def _content(body: type[Body], uploads: bool) -> Wire:
         file = {"type": "string", "contentMediaType": "application/octet-stream"}
         files = {"adapter_config.json": file, "adapter_model.safetensors": file}
         fields = {key: {"type": "string"} for key in UploadFields.model_fields}
-        form = {"type": "object", "properties": fields | files, "required": list(files)}
+        # No file is required: of one that is not there, a dry run tells as it tells of all that is wrong.
+        form = {"type": "object", "properties": fields | files}
         content[FORM] = {"schema": {**form, "additionalProperties": False}}
         content[TAR] = {"schema": file}
     return content

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,7 @@ from lorikeet_trainer.jobs.job import Job
 PAGE, MOST = 20, 100
 CHECKPOINTS = 10
 METADATA = "metadata["
+PAIR = re.compile(r"metadata\[[^\[\]]+\]", re.DOTALL)
 
 
 async def create_job(http: Request) -> Response:
@@ -107,8 +109,8 @@ async def _moved(http: Request, move: Callable[[str, str | None], Job]) -> Respo
 
 
 def _is_pair(parameter: str) -> bool:
-    """`metadata[key]`, the key not empty."""
-    return len(parameter) > len(METADATA) + 1 and parameter.startswith(METADATA) and parameter.endswith("]")
+    """`metadata[key]`, the key not empty. One with brackets could as well be a key within a key."""
+    return PAIR.fullmatch(parameter) is not None
 
 
 def _says(job: Job, key: str, value: str) -> bool:

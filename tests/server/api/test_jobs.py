@@ -332,7 +332,7 @@ def test_a_range_of_a_file(house: Keyed) -> None:
 
 def test_metadata_is_picked_by_a_key(house: Keyed) -> None:
     assert house.by("acme").get(f"{JOBS}?metadata[a]=b").json()["data"] == []
-    for query in ("metadata[]=b", "metadata[=b", "metadata=b"):
+    for query in ("metadata[]=b", "metadata[=b", "metadata=b", "metadata[][a]=b", "metadata[a[b]]=c"):
         answer = house.by("acme").get(f"{JOBS}?{query}")
         assert answer.status_code == 400
         assert error_of(answer)["param"].startswith("metadata")
