@@ -14,7 +14,7 @@ serve: .venv/.demo
 
 # A worker for each core, four at most, with one thread each; a file's tests stay together, as they share models.
 test: .venv/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not soak and not gpu" -n auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not soak and not gpu" -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # -rP shows what each proof measured. What asks how fast the server answers runs alone, after the rest.
 soak: .venv/.dev
