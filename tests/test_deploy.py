@@ -55,6 +55,11 @@ def expressions() -> list[tuple[str, str]]:
     return asked + [(each["title"], target["expr"]) for each in panels for target in each.get("targets", ())]
 
 
+def test_kubernetes_names_no_flag_by_itself() -> None:
+    """Its service links would set LORIKEET_PORT to `tcp://...` in every pod that starts after the service."""
+    assert manifests()["Deployment"]["spec"]["template"]["spec"]["enableServiceLinks"] is False
+
+
 @pytest.mark.parametrize("path", YAML, ids=lambda path: path.name)
 def test_yaml_parses(path: Path) -> None:
     assert all(each for each in yaml.safe_load_all(path.read_text()))

@@ -46,6 +46,11 @@ class View:
         """For metrics: the public name that a generation belongs to."""
         return self._registry.directory.holders.get(generation)
 
+    def is_private(self, generation: str) -> bool:
+        """For metrics: names have this generation, and none of them is public."""
+        directory = self._registry.directory
+        return generation in directory.kept and generation not in directory.holders
+
     def records(self) -> list[AdapterRecord]:
         found = self._registry.records()
         return [self._shown(each) for each in found if each.access.lets_use(self.tenant)]

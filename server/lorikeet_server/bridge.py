@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,7 +20,7 @@ from lorikeet_server.engine.engine import Engine
 from lorikeet_server.engine.failures import DEAD
 from lorikeet_server.engine.request import Event, Failure, Finished, FinishReason, Request
 from lorikeet_server.errors import EngineDead, RequestError, ServerDraining
-from lorikeet_server.limits import Limits
+from lorikeet_server.limits import Amount, Limits
 
 log = logging.getLogger(__name__)
 STOP_TIMEOUT_S = 30.0
@@ -82,7 +81,7 @@ class Bridge:
         self._limits = limits
         self._observe = observe
         self._open: dict[str, _Open] = {}
-        self._open_of: Counter[str] = Counter()  # by tenant
+        self._open_of: dict[str, Amount] = {}  # by tenant
         self._idle = asyncio.Event()
         self._idle.set()
         self.draining = False
@@ -123,7 +122,7 @@ class Bridge:
     @property
     def is_full(self) -> bool:
         """As many requests are open as may be. Call on the loop."""
-        return len(self._open) >= self._limits.requests
+        return len(self._open) >= self._limits.total.requests
 
     @property
     def hangs(self) -> bool:
@@ -152,7 +151,7 @@ class Bridge:
         streams = []
         for request in requests:
             opened = self._open[request.id] = _Open(request)
-            self._open_of[request.tenant] += 1
+            self._account(request.tenant, Amount.of([request]))
             self._idle.clear()
             self.engine.submit(self._limits.timed(request))
             streams.append(EventStream(opened.events, partial(self.engine.cancel, request.id)))
@@ -188,11 +187,17 @@ class Bridge:
             opened.events.put_nowait(event)  # first of all: whoever waits gets it whatever fails below
             if isinstance(event, Finished):
                 del self._open[event.request_id]
-                self._open_of -= Counter([opened.request.tenant])
+                self._account(opened.request.tenant, Amount() - Amount.of([opened.request]))
                 self._leases.release(opened.request.mix)
             self._count(opened.request, event)
         if not self._open:
             self._idle.set()
+
+    def _account(self, tenant: str, more: Amount) -> None:
+        """Tenants with nothing open are forgotten: there may be many in a server's life."""
+        self._open_of[tenant] = self._open_of.get(tenant, Amount()) + more
+        if not self._open_of[tenant].requests:
+            del self._open_of[tenant]
 
     def _count(self, request: Request, event: Event) -> None:
         try:

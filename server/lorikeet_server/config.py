@@ -50,12 +50,18 @@ class HttpConfig:
     max_file_bytes: int = option(512 << 20, "Largest file of POST /v1/files.", least=1)
     allow_hub: bool = option(False, "Let POST /v1/adapters fetch adapters from the hub.")
     max_open_requests: int = option(512, "Requests waiting or running; beyond them 503.", least=1)
+    max_open_tokens: int = option(
+        4 << 20, "Tokens of the prompts waiting or running; beyond them 503.", least=1
+    )
     queue_seconds: int = option(120, "How long a request may wait before it is begun.", least=1)
     request_seconds: int = option(
         1800, "How long a request may take in all; its own `timeout` is cut to this.", least=1
     )
     max_tenant_requests: int = option(
         256, "Requests of one tenant waiting or running; beyond them 429.", least=1
+    )
+    max_tenant_tokens: int = option(
+        2 << 20, "Tokens of one tenant's prompts waiting or running; beyond them 429.", least=1
     )
     drain_seconds: int = option(
         20, "How long requests may still run once the server is told to stop.", least=0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import resource
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -54,7 +55,8 @@ class Refusal:
     def headers(self) -> list[tuple[str, str]]:
         again = [("retry-after", "1")] if self.status == HTTPStatus.SERVICE_UNAVAILABLE else []
         length = ("content-length", str(len(self.body)))
-        return [("content-type", "application/json"), ("connection", "close"), length, *again]
+        own = ("x-request-id", uuid.uuid4().hex)
+        return [("content-type", "application/json"), ("connection", "close"), length, own, *again]
 
 
 TOO_LATE = Refusal(

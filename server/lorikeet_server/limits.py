@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lorikeet_server.config import HttpConfig
@@ -14,20 +13,49 @@ from lorikeet_server.errors import RequestRefused, ServerBusy, TenantBusy
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """`requests` of all and `tenant_requests` of each tenant that has a name may be open.
+class Amount:
+    """Requests, and the tokens of their prompts, which the server holds until they end."""
 
-    Every one is begun within `queue_seconds` and ended within `total_seconds`, whatever it asks for itself.
+    requests: float = 0
+    tokens: float = 0
+
+    def __add__(self, other: Amount) -> Amount:
+        return Amount(self.requests + other.requests, self.tokens + other.tokens)
+
+    def __sub__(self, other: Amount) -> Amount:
+        return Amount(self.requests - other.requests, self.tokens - other.tokens)
+
+    @classmethod
+    def of(cls, requests: Iterable[Request]) -> Amount:
+        return sum((cls(1, len(each.prompt)) for each in requests), cls())
+
+    def over(self, most: Amount) -> str:
+        """What there is too much of, as words; empty when it fits."""
+        if self.requests > most.requests:
+            return f"{most.requests:,} requests"
+        return f"prompts of {most.tokens:,} tokens together" if self.tokens > most.tokens else ""
+
+
+UNBOUNDED = Amount(math.inf, math.inf)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What may be open at once: `total` of all, `tenant` of each tenant that has a name.
+
+    Every request is begun within `queue_seconds` and ended within `total_seconds`, whatever it asks for itself.
     """
 
-    requests: int
-    tenant_requests: float = math.inf
+    total: Amount
+    tenant: Amount = UNBOUNDED
     queue_seconds: float = math.inf
     total_seconds: float = math.inf
 
     @classmethod
     def of(cls, http: HttpConfig) -> Limits:
-        return cls(http.max_open_requests, http.max_tenant_requests, http.queue_seconds, http.request_seconds)
+        total = Amount(http.max_open_requests, http.max_open_tokens)
+        tenant = Amount(http.max_tenant_requests, http.max_tenant_tokens)
+        return cls(total, tenant, http.queue_seconds, http.request_seconds)
 
     def timed(self, request: Request) -> Request:
         """The same request with the moments at which it is given up."""
@@ -38,20 +66,25 @@ class Limits:
             end_by=min(request.end_by, now + self.total_seconds),
         )
 
-    def check(self, open_of: Mapping[str, int], requests: Sequence[Request]) -> None:
-        """`open_of` counts the open requests by tenant. Raises TenantBusy, ServerBusy or RequestRefused."""
-        for tenant, new in Counter(each.tenant for each in requests if each.tenant).items():
-            self._check_tenant(open_of.get(tenant, 0), new)
-        if sum(open_of.values()) + len(requests) > self.requests:
-            raise ServerBusy(f"{self.requests} requests are waiting or running; try again in a second")
+    def check(self, open_of: Mapping[str, Amount], requests: Sequence[Request]) -> None:
+        """`open_of` is what each tenant has open. Raises TenantBusy, ServerBusy or RequestRefused.
 
-    def _check_tenant(self, running: int, new: int) -> None:
-        if new > self.tenant_requests:
-            raise RequestRefused(
-                f"this asks for {new} answers at once, a tenant may have {self.tenant_requests}; ask for fewer"
-            )
-        if running + new > self.tenant_requests:
-            raise TenantBusy(
-                f"{running} requests of your tenant are waiting or running, it may have "
-                f"{self.tenant_requests}; try again in a second"
-            )
+        All of `requests` are one tenant's, as one call asked for them.
+        """
+        tenant, new = requests[0].tenant, Amount.of(requests)
+        if tenant:
+            _fits(new, self.tenant, "a tenant")
+            if most := (open_of.get(tenant, Amount()) + new).over(self.tenant):
+                raise TenantBusy(f"your tenant may have {most} waiting or running; try again in a second")
+        _fits(new, self.total, "the server")
+        if most := (sum(open_of.values(), Amount()) + new).over(self.total):
+            raise ServerBusy(f"{most} are waiting or running, as many as may be; try again in a second")
+
+
+def _fits(new: Amount, bound: Amount, whose: str) -> None:
+    """What could not begin even alone is not worth another try."""
+    if most := new.over(bound):
+        raise RequestRefused(
+            f"this asks for {new.requests:,} answers to prompts of {new.tokens:,} tokens together, "
+            f"{whose} may have {most} open; ask for less at once"
+        )

@@ -1,4 +1,4 @@
-"""Flags, environment variables and help, made from the fields of the configuration."""
+"""Flags, environment variables, a file's keys and help, made from the fields of the configuration."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import Field, field, fields, is_dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
+
+from lorikeet_server import config_file
 
 T = TypeVar("T")
 PREFIX = "LORIKEET_"
@@ -43,17 +46,60 @@ def build(config: type[T], values: dict[str, Any]) -> T:
     return config(**given)
 
 
-def command(config: type[T], run: Callable[[T], None]) -> Callable[..., None]:
-    """A function Typer can register: one keyword per option, calling `run` with the configuration."""
+def values_of(config: Any) -> dict[str, Any]:
+    """Parameter name -> value: what `build` would make `config` of."""
+    types = get_type_hints(type(config))
+    values: dict[str, Any] = {}
+    for each in fields(config):
+        value = getattr(config, each.name)
+        if is_dataclass(types[each.name]):
+            values |= values_of(value)
+        elif "help" in each.metadata:
+            values[each.metadata["flag"] or each.name] = value
+    return values
 
-    def call(**values: Any) -> None:
-        run(build(config, values))
+
+def command(config: type[T], run: Callable[[T], None]) -> Callable[..., None]:
+    """A function Typer can register: one keyword per option, calling `run` with the configuration.
+
+    A flag wins over the environment, that over the file of `--config`. `--print-config` prints instead of running;
+    nothing it prints is secret, as keys are in a file of their own.
+    """
+
+    def call(print_config: bool, **values: Any) -> None:
+        del values["config"]
+        made = build(config, values)
+        if print_config:
+            typer.echo("\n".join(config_file.write(values_of(made))))
+        else:
+            run(made)
 
     parameters = [_parameter(name, each, kind) for name, each, kind in options_of(config)]
+    parameters += _file_parameters(config)
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     call.__annotations__ = {each.name: each.annotation for each in parameters}
     call.__doc__ = run.__doc__
     return call
+
+
+def _file_parameters(config: type[Any]) -> list[inspect.Parameter]:
+    def adopt(context: typer.Context, path: Path | None) -> None:
+        if path is not None:
+            context.default_map = config_file.read(path, options_of(config))
+
+    file = typer.Option(
+        "--config",
+        help="TOML file of flags.",
+        envvar=f"{PREFIX}CONFIG",
+        callback=adopt,
+        is_eager=True,
+    )
+    show = typer.Option("--print-config", help="Print the flags as such a file, and end.")
+    word = inspect.Parameter.KEYWORD_ONLY
+    return [
+        inspect.Parameter("config", word, default=None, annotation=Annotated[Path | None, file]),
+        inspect.Parameter("print_config", word, default=False, annotation=Annotated[bool, show]),
+    ]
 
 
 def _parameter(name: str, each: Field[Any], kind: Any) -> inspect.Parameter:

@@ -22,7 +22,7 @@ from lorikeet_server.engine.engine import Engine
 from lorikeet_server.engine.failures import DEAD
 from lorikeet_server.engine.request import Event, Finished, FinishReason, Request, Sampling, Token
 from lorikeet_server.errors import EngineDead, RequestRefused, ServerBusy, ServerDraining, TenantBusy
-from lorikeet_server.limits import Limits
+from lorikeet_server.limits import Amount, Limits
 from tests.server.world import Exchange, Server
 
 SOON = 20.0
@@ -74,19 +74,24 @@ class Hand:
 
 
 @asynccontextmanager
-async def by_hand(max_open: int = 4, max_tenant: float = math.inf) -> AsyncIterator[Hand]:
+async def by_hand(
+    max_open: float = 4,
+    max_tenant: float = math.inf,
+    max_tokens: float = math.inf,
+    max_tenant_tokens: float = math.inf,
+) -> AsyncIterator[Hand]:
     engine, leases, observed = HandEngine(), Leases(), list[Event]()
     as_engine: Engine = engine  # type: ignore[assignment]
     as_registry: Registry = leases  # type: ignore[assignment]
-    limits = Limits(max_open, max_tenant)
+    limits = Limits(Amount(max_open, max_tokens), Amount(max_tenant, max_tenant_tokens))
     bridge = Bridge(as_engine, as_registry, limits, lambda request, event: observed.append(event))
     bridge.start()
     yield Hand(bridge, engine, leases, observed)
     await bridge.stop()
 
 
-def request(name: str, tenant: str = "") -> Request:
-    return Request(name, (1, 2), Sampling(max_tokens=4), MIX, tenant)
+def request(name: str, tenant: str = "", tokens: int = 2) -> Request:
+    return Request(name, (1,) * tokens, Sampling(max_tokens=4), MIX, tenant)
 
 
 def said(name: str, index: int = 0) -> Token:
@@ -341,7 +346,7 @@ def test_a_tenant_has_its_own_bound_and_the_operator_only_that_of_all() -> None:
     async def scenario() -> None:
         async with by_hand(max_open=6, max_tenant=2) as hand:
             held = hand.bridge.submit([request("a1", "acme"), request("a2", "acme")])
-            with pytest.raises(TenantBusy, match="2 requests of your tenant"):
+            with pytest.raises(TenantBusy, match="may have 2 requests"):
                 hand.bridge.submit([request("a3", "acme")])
             assert hand.leases.released[MIX] == 1, "the lease of the one that was refused"
             held += hand.bridge.submit([request("b1", "beta")])
@@ -353,7 +358,30 @@ def test_a_tenant_has_its_own_bound_and_the_operator_only_that_of_all() -> None:
             held += hand.bridge.submit([request("a4", "acme")])
             with pytest.raises(TenantBusy):
                 hand.bridge.submit([request("a5", "acme")])
-            with pytest.raises(RequestRefused, match="may have 2"):
+            with pytest.raises(RequestRefused, match="a tenant may have 2 requests"):
                 hand.bridge.submit([request(f"c{each}", "acme") for each in range(3)])
+
+    play(scenario)
+
+
+@pytest.mark.safety("reliability 3")
+def test_the_tokens_of_prompts_are_bounded_for_all_and_for_a_tenant() -> None:
+    async def scenario() -> None:
+        async with by_hand(max_open=9, max_tokens=100, max_tenant_tokens=60) as hand:
+            (own,) = hand.bridge.submit([request("a1", "acme", tokens=50)])
+            with pytest.raises(TenantBusy, match="60 tokens"):
+                hand.bridge.submit([request("a2", "acme", tokens=11)])
+            hand.bridge.submit([request("a3", "acme", tokens=10)])
+            with pytest.raises(RequestRefused, match="2 answers to prompts of 62 tokens"):
+                hand.bridge.submit([request("a4", "acme", tokens=31), request("a5", "acme", tokens=31)])
+            hand.bridge.submit([request("b1", "beta", tokens=30)])
+            with pytest.raises(ServerBusy, match="100 tokens"):
+                hand.bridge.submit([request("o1", tokens=11)])
+            with pytest.raises(RequestRefused, match="the server may have"):
+                hand.bridge.submit([request("o2", tokens=101)])
+            hand.engine.publish([over("a1")])
+            await everything(own)
+            hand.bridge.submit([request("o3", tokens=60)])
+            assert hand.engine.submitted == ["a1", "a3", "b1", "o3"]
 
     play(scenario)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -163,6 +164,7 @@ def test_a_head_that_drips_is_408_by_its_deadline(play: Callable[[Scenario], Non
                 answer = await said(reader)
         assert answer.startswith(b"HTTP/1.1 408 ")
         assert b'"code": "head_too_slow"' in answer
+        assert re.search(rb"x-request-id: [0-9a-f]{32}\r\n", answer)
 
     play(scenario)
 

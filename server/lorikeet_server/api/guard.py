@@ -1,12 +1,10 @@
-"""Around every request, as plain ASGI: an id, who may ask, a count by route and status, a line in the log."""
+"""Around every request, as plain ASGI: who may ask, a count by route and status, a line in the log."""
 
 from __future__ import annotations
 
-import re
-import uuid
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -19,7 +17,6 @@ from lorikeet_server.errors import HostForbidden, RequestRefused
 from lorikeet_server.metrics import Metrics
 
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
-REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 UPLOAD_PATHS = frozenset({"/v1/adapters", "/v1/files"})
 JSON = "application/json"
 
@@ -47,8 +44,6 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        given = headers.get("x-request-id", "")
-        scope["request_id"] = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         scope["entry"] = entry = Entry(scope["request_id"], scope["method"])
         status = 0
 
@@ -56,7 +51,6 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["x-request-id"] = scope["request_id"]
                 self._metrics.http.labels(template(scope), status).inc()
             await send(message)
 
@@ -67,7 +61,7 @@ class Guard:
                 scope["caller"] = entry.caller = caller
             await self._app(scope, receive, tagged)
         except Exception as error:
-            # Answered here, inside the count and with the id; Starlette's own handler stands outside both.
+            # Answered here, inside the count; Starlette's own handler stands outside.
             if status:
                 raise
             response = await on_error(Request(scope), error)

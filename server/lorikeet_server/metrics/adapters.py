@@ -16,14 +16,17 @@ from typing import Protocol
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-OTHER = "_other"  # no name begins with an underscore
+# No name begins with an underscore.
+OTHER = "_other"
+PRIVATE = "_private"  # who reads metrics may not learn what tenants call their own
 MOST = 50
 
 
 class Names(Protocol):
-    """Which adapters there are (`Registry`)."""
+    """Which adapters there are for everybody (a `View`)."""
 
     def name_of(self, generation: str) -> str | None: ...
+    def is_private(self, generation: str) -> bool: ...
     def is_name(self, name: str) -> bool: ...
 
 
@@ -32,6 +35,9 @@ class NoNames:
 
     def name_of(self, generation: str) -> str | None:
         return None
+
+    def is_private(self, generation: str) -> bool:
+        return False
 
     def is_name(self, name: str) -> bool:
         return False
@@ -56,11 +62,11 @@ class AdapterCounts(Collector):
         self._names = names
         self._most = most
         self._counts: OrderedDict[str, _Counts] = OrderedDict()  # the one used last at the end
-        self._other = _Counts()
+        self._together = {OTHER: _Counts(), PRIVATE: _Counts()}
         self._changing = threading.Lock()
 
     def count(self, generations: tuple[str, ...], prompt: int, generated: int) -> None:
-        named = {self._names.name_of(each) or OTHER for each in generations}
+        named = {self._label(each) for each in generations}
         with self._changing:
             for name in named:
                 self._of(name).add(_Counts(1, prompt, generated))
@@ -68,7 +74,7 @@ class AdapterCounts(Collector):
     def collect(self) -> Iterator[Metric]:
         requests = CounterMetricFamily(
             "lorikeet_adapter_requests",
-            f"Requests that ended, by adapter: the {self._most} used last, the others as {OTHER}.",
+            f"Requests that ended, by adapter: the {self._most} used last, tenants' as {PRIVATE}, the others as {OTHER}.",
             labels=["adapter"],
         )
         tokens = CounterMetricFamily(
@@ -83,18 +89,22 @@ class AdapterCounts(Collector):
         yield requests
         yield tokens
 
+    def _label(self, generation: str) -> str:
+        together = PRIVATE if self._names.is_private(generation) else OTHER
+        return self._names.name_of(generation) or together
+
     def _of(self, name: str) -> _Counts:
-        if name == OTHER:
-            return self._other
+        if name in self._together:
+            return self._together[name]
         counts = self._counts.setdefault(name, _Counts())
         self._counts.move_to_end(name)
         if len(self._counts) > self._most:
-            self._other.add(self._counts.popitem(last=False)[1])
+            self._together[OTHER].add(self._counts.popitem(last=False)[1])
         return counts
 
     def _read(self) -> list[tuple[str, _Counts]]:
         with self._changing:
             for name in [each for each in self._counts if not self._names.is_name(each)]:
-                self._other.add(self._counts.pop(name))
-            kept = [(OTHER, self._other), *self._counts.items()]
+                self._together[OTHER].add(self._counts.pop(name))
+            kept = [*self._together.items(), *self._counts.items()]
             return [(name, _Counts(each.requests, each.prompt, each.generated)) for name, each in kept]

@@ -46,6 +46,7 @@ def test_a_page_of_the_list_may_ask_and_is_asked_for_its_key(server: Server, tmp
         assert (preflight.status_code, invitation(preflight)) == (200, APP)
         assert "authorization" in preflight.headers["access-control-allow-headers"].lower()
         assert "access-control-allow-credentials" not in preflight.headers
+        assert len(preflight.headers["x-request-id"]) == 32
         answer = house.by("asking").get("/v1/models", headers={"origin": APP})
         assert (answer.status_code, invitation(answer)) == (200, APP)
         assert "x-request-id" in answer.headers["access-control-expose-headers"]

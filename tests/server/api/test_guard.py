@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from lorikeet_server.api.app import ROUTES, create_app
-from lorikeet_server.api.guard import REQUEST_ID
+from lorikeet_server.api.traffic import REQUEST_ID
 from lorikeet_server.engine.stats import EngineStats
 from lorikeet_server.metrics import Metrics
 from tests.server.world import LOCAL, Script, Scripted, Server, client_of, with_requests

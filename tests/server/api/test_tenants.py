@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -362,6 +363,9 @@ def test_private_names_are_in_no_metric(house: Keyed) -> None:
     generation = house.by("acme").get("/v1/adapters/formal").json()["generation"]
     text = house.by("scraping").get("/metrics").text
     assert not [word for word in ("formal", generation[:12], "acme", *house.secrets.values()) if word in text]
+    assert re.search(r'lorikeet_adapter_requests_total\{adapter="_private"\} [1-9]', text), (
+        "but counted they are"
+    )
 
 
 @pytest.mark.safety("security 12")

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from lorikeet_server.metrics.adapters import MOST, OTHER, AdapterCounts
+from lorikeet_server.metrics.adapters import MOST, OTHER, PRIVATE, AdapterCounts
 from tests.server.world import Server, client_of, post
 
 
@@ -19,6 +19,10 @@ class Known:
     """Generations and names are one here."""
 
     names: set[str] = field(default_factory=set)
+    private: set[str] = field(default_factory=set)
+
+    def is_private(self, generation: str) -> bool:
+        return generation in self.private
 
     def name_of(self, generation: str) -> str | None:
         return generation if generation in self.names else None
@@ -54,7 +58,7 @@ def test_ten_thousand_adapters_are_fifty_series_and_the_sum_is_what_was_served(k
     found = read(counts)
     took = time.perf_counter() - begun
     requests = {key[1]: value for key, value in found.items() if key[0] == "requests_total"}
-    assert len(requests) == MOST + 1
+    assert len(requests) == MOST + len({OTHER, PRIVATE})
     assert sum(requests.values()) == 10_000
     assert requests[OTHER] == 10_000 - MOST
     assert requests["adapter-9999"] == 1
@@ -70,6 +74,7 @@ def test_the_adapters_used_last_have_their_own_series(known: Known) -> None:
     found = read(counts)
     assert {key[1]: value for key, value in found.items() if key[0] == "requests_total"} == {
         OTHER: 1,
+        PRIVATE: 0,
         "adapter-1": 2,
         "adapter-3": 1,
     }
@@ -80,7 +85,7 @@ def test_a_name_that_goes_takes_its_series_with_it(known: Known) -> None:
     counts = AdapterCounts(known)
     counts.count(("adapter-1",), 5, 7)
     known.names.remove("adapter-1")
-    assert read(counts) == {
+    assert {key: value for key, value in read(counts).items() if PRIVATE not in key} == {
         ("requests_total", OTHER): 1,
         ("tokens_total", OTHER, "prompt"): 5,
         ("tokens_total", OTHER, "generated"): 7,
@@ -93,7 +98,18 @@ def test_a_blend_counts_for_each_of_its_adapters_once(known: Known) -> None:
     counts = AdapterCounts(known)
     counts.count(("adapter-1", "adapter-2", "merge-1", "merge-2"), 1, 1)
     counts.count((), 1, 1)  # the base alone
-    assert [value for key, value in read(counts).items() if key[0] == "requests_total"] == [1, 1, 1]
+    found = {key[1]: value for key, value in read(counts).items() if key[0] == "requests_total"}
+    assert found == {OTHER: 1, PRIVATE: 0, "adapter-1": 1, "adapter-2": 1}
+
+
+def test_what_tenants_call_their_own_is_counted_together_and_not_named(known: Known) -> None:
+    known.private = {"acme-1", "acme-2"}
+    counts = AdapterCounts(known)
+    for generations in (("acme-1",), ("acme-2", "adapter-1"), ("acme-1", "acme-2"), ("gone",)):
+        counts.count(generations, 2, 3)
+    found = {key[1:]: value for key, value in read(counts).items() if key[0] == "tokens_total"}
+    assert {key[0] for key in found} == {OTHER, PRIVATE, "adapter-1"}
+    assert [found[name, "prompt"] for name in (OTHER, PRIVATE, "adapter-1")] == [2, 6, 2]
 
 
 @pytest.mark.safety("metrics 3")
@@ -103,7 +119,7 @@ def test_hostile_names_come_back_from_the_text(known: Known) -> None:
     counts = AdapterCounts(known)
     for name in names:
         counts.count((name,), 1, 1)
-    assert {key[1] for key in read(counts)} == {OTHER, *names}
+    assert {key[1] for key in read(counts)} == {OTHER, PRIVATE, *names}
 
 
 def test_what_a_server_served_stands_under_its_adapters_until_they_are_deleted(server: Server) -> None:
