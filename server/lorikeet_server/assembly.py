@@ -200,6 +200,7 @@ def _card(base: BaseModel, engine: Engine, tested: SelfTest) -> ModelCard:
         quantization=base.quantization,
         device=str(base.device),
         compute_dtype=str(base.compute_dtype).removeprefix("torch."),
+        kernel=engine.runner.rank_rows.kernel,
         bytes_by_dtype=base.bytes_by_dtype,
         fingerprint=base.fingerprint,
         max_model_len=engine.max_model_len,

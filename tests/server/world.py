@@ -174,6 +174,7 @@ def make_card(max_model_len: int = CONTEXT) -> ModelCard:
         quantization="fp32",
         device="cpu",
         compute_dtype="float32",
+        kernel="torch",
         bytes_by_dtype={"float32": 4096},
         fingerprint="0" * 64,
         max_model_len=max_model_len,

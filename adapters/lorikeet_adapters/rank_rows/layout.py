@@ -10,20 +10,24 @@ import torch
 
 from lorikeet_adapters.mix import Mix
 from lorikeet_adapters.rank_rows.arena import Extent
+from lorikeet_adapters.rank_rows.shares import Shares
 
 Extents: TypeAlias = Mapping[str, Extent]  # generation -> its rows in one module
 
 
 @dataclass(frozen=True, slots=True)
 class ActiveRows:
-    """`extents` in the order of S's columns; s[T or 1, R] in fp32. R is never 0."""
+    """`extents` in the order of S's columns; `s` by mix, `spread` by token. There is at least one row."""
 
     extents: tuple[Extent, ...]
-    s: torch.Tensor
+    s: Shares
+    spread: Shares
 
 
-def active_rows(extents: Extents, mixes: Sequence[Mix], device: torch.device) -> ActiveRows | None:
-    """S for one module, one row per mix; None when no mix has rows there, which costs nothing."""
+def active_rows(
+    extents: Extents, mixes: Sequence[Mix], device: torch.device, span: int = 1
+) -> ActiveRows | None:
+    """S for one module, each mix for `span` tokens; None when no mix has rows there, which costs nothing."""
     named = sorted({term.adapter for mix in mixes for term in mix.terms} & extents.keys())
     if not named:
         return None
@@ -37,4 +41,5 @@ def active_rows(extents: Extents, mixes: Sequence[Mix], device: torch.device) ->
         for term in mix.terms:
             if term.adapter in columns:
                 s[row, columns[term.adapter]] = term.weight
-    return ActiveRows(tuple(extents[generation] for generation in named), s.to(device))
+    shares = Shares(s.to(device))
+    return ActiveRows(tuple(extents[generation] for generation in named), shares, shares.each(span))

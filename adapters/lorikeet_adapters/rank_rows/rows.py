@@ -13,7 +13,7 @@ from lorikeet_adapters.base_model import BaseModel
 from lorikeet_adapters.mix import Mix
 from lorikeet_adapters.rank_rows.arena import Arena
 from lorikeet_adapters.rank_rows.gain import gain_of, squared_lengths
-from lorikeet_adapters.rank_rows.kernels import KERNELS, Kernel
+from lorikeet_adapters.rank_rows.kernels import AUTO, KERNELS, Kernel, choose
 from lorikeet_adapters.rank_rows.target import Held, Selection, Target
 from lorikeet_adapters.weights import AdapterWeights, ModuleRows
 
@@ -28,8 +28,9 @@ class RankRows:
     model, which return at once when a step has no active rows.
     """
 
-    def __init__(self, base: BaseModel, limit: int, kernel: str = "torch") -> None:
-        self._kernel: Kernel = KERNELS[kernel]
+    def __init__(self, base: BaseModel, limit: int, kernel: str = AUTO) -> None:
+        self.kernel = choose(kernel, base.device)
+        self._kernel: Kernel = KERNELS[self.kernel]
         self._base = base
         self._limit = limit
         self._modules = dict(base.model.named_modules())
@@ -83,12 +84,12 @@ class RankRows:
         self._take_back(generation)
 
     @contextmanager
-    def step(self, mixes: Sequence[Mix]) -> Iterator[None]:
-        """Within it every forward adds these mixes' rows: a mix per token, one per row of tokens, or one for all.
+    def step(self, mixes: Sequence[Mix], span: int = 1) -> Iterator[None]:
+        """Within it every forward adds these mixes' rows: one for all tokens, or each for `span` tokens in a row.
 
         Every adapter of every mix must be resident, and one with DoRA alone and of weight 1.
         """
-        selection = Selection(mixes, self._base.device)
+        selection = Selection(mixes, span, self._base.device)
         missing = set(selection.named) - self._resident.keys()
         if missing:
             raise LookupError(f"not resident: {sorted(missing)}")

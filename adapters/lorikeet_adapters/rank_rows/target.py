@@ -13,16 +13,21 @@ from lorikeet_adapters.mix import Mix
 from lorikeet_adapters.rank_rows.arena import Arena, Extent
 from lorikeet_adapters.rank_rows.kernels import Kernel, looked_up
 from lorikeet_adapters.rank_rows.layout import ActiveRows, active_rows
+from lorikeet_adapters.rank_rows.shares import Shares
 
 Key = tuple[tuple[str, Extent], ...]
 
 
 class Selection:
-    """The mixes of one step. Parts whose adapters lie in the same rows, nearly all of them, share one S."""
+    """The mixes of one step, each of `span` tokens that follow one another.
 
-    def __init__(self, mixes: Sequence[Mix], device: torch.device) -> None:
+    Parts whose adapters lie in the same rows, nearly all of them, share one S.
+    """
+
+    def __init__(self, mixes: Sequence[Mix], span: int, device: torch.device) -> None:
         self.named = sorted({term.adapter for mix in mixes for term in mix.terms})
         self._mixes = mixes
+        self._span = span
         self._device = device
         self._known: dict[Key, ActiveRows | None] = {}
 
@@ -33,7 +38,7 @@ class Selection:
             return None
         key = tuple((each, extents[each]) for each in self.named if each in extents)
         if key not in self._known:
-            self._known[key] = active_rows(dict(key), self._mixes, self._device)
+            self._known[key] = active_rows(dict(key), self._mixes, self._device, self._span)
         return self._known[key]
 
 
@@ -67,17 +72,21 @@ class Part:
             self.arena.evict(owner)
             self._count()
 
-    def s(self, lead: torch.Size) -> torch.Tensor:
-        """S[T, R] for T tokens laid out as `lead`.
+    def s(self, lead: torch.Size) -> Shares:
+        """S for the tokens laid out as `lead`.
 
-        They are all of one mix, one for each mix, or [mixes, tokens]: what multi-head latent
-        attention gives to the module that unpacks each row's cache. Anything else fails here.
+        They are all of one mix, as many of each mix as the step has or, for the head, one, or [mixes, tokens]: what
+        multi-head latent attention gives to the module that unpacks each row's cache. Anything else fails here.
         """
         assert self.active is not None
         s, tokens = self.active.s, lead.numel()
-        if len(s) not in (1, tokens) and len(lead) > 1 and lead[0] == len(s):
-            return s.repeat_interleave(tokens // len(s), 0)
-        return s.expand(tokens, -1)
+        if len(self.active.spread) == tokens:
+            return self.active.spread
+        if len(s) == tokens:
+            return s
+        if len(s) != 1 and (len(lead) < 2 or lead[0] != len(s)):
+            raise ValueError(f"{tokens} tokens, laid out as {tuple(lead)}, are not those of {len(s)} mixes")
+        return s.each(tokens // len(s))
 
     def rows(self) -> tuple[torch.Tensor, ...]:
         """The active rows of each block: views where they touch, else a copy kept until they change."""
@@ -129,14 +138,14 @@ class Target:
         if self.lora is not None and self.lora.active:
             y = self._with_rows(kernel, inputs, y, self.lora.s(lead))
         if self.gain.active:
-            y = self._with_gain(y, self.gain.s(lead))
+            y = self._with_gain(y, self.gain.s(lead).dense)
         if self.shift.active:
             (vectors,) = self.shift.rows()
-            y = y + self.shift.s(lead) @ vectors
+            y = y + self.shift.s(lead).dense @ vectors
         return y.to(output.dtype).view_as(output)
 
     def _with_rows(
-        self, kernel: Kernel, inputs: torch.Tensor, y: torch.Tensor, s: torch.Tensor
+        self, kernel: Kernel, inputs: torch.Tensor, y: torch.Tensor, s: Shares
     ) -> torch.Tensor:
         assert self.lora is not None
         a, b = self.lora.rows()

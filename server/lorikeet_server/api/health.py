@@ -35,6 +35,7 @@ async def info(http: Request) -> Response:
             "model_dtype": model.compute_dtype,
             "model_device_type": model.device,
             "quantization": model.quantization,
+            "kernel": model.kernel,
             "base_bytes": sum(model.bytes_by_dtype.values()),
             "bytes_by_dtype": dict(model.bytes_by_dtype),
             "base_fingerprint": model.fingerprint,

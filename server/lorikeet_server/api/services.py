@@ -133,6 +133,7 @@ class ModelCard:
     quantization: str
     device: str
     compute_dtype: str
+    kernel: str  # that computes adapters' rows
     bytes_by_dtype: Mapping[str, int]
     fingerprint: str
     max_model_len: int

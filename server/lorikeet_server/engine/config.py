@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from lorikeet_server.options import option
+
+
+class KernelName(StrEnum):
+    """How the rows of adapters are computed; see `lorikeet_adapters.rank_rows.kernels`."""
+
+    AUTO = "auto"
+    NATIVE = "native"
+    TORCH = "torch"
+    REFERENCE = "reference"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,4 +37,6 @@ class EngineConfig:
     step_seconds: int = option(
         300, "A step that takes longer hangs: the log gets every thread's stack, health turns red.", least=1
     )
-    kernel: str = "torch"
+    kernel: KernelName = option(
+        KernelName.AUTO, "How adapters are computed; auto is native on a CPU where it was built, else torch."
+    )

@@ -170,7 +170,7 @@ class Engine:
     def close(self) -> None:
         """For callers that drive `step` themselves."""
         self._loader.close()
-        self.runner.rank_rows.detach()
+        self.runner.detach()
 
     def _drain(self) -> None:
         if self._scheduler.idle and not self._pending:

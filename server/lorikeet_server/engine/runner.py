@@ -14,6 +14,8 @@ from transformers.cache_utils import DynamicCache
 
 from lorikeet_adapters.base_model import BaseModel
 from lorikeet_adapters.mix import Mix
+from lorikeet_adapters.native.linears import NativeLinears
+from lorikeet_adapters.rank_rows.kernels import AUTO, NATIVE
 from lorikeet_adapters.rank_rows.rows import RankRows
 from lorikeet_adapters.record import Memory
 from lorikeet_adapters.weights import AdapterWeights
@@ -22,6 +24,7 @@ from lorikeet_server.engine.draw import Draw
 from lorikeet_server.engine.failures import is_out_of_memory
 from lorikeet_server.engine.geometry import Geometry
 from lorikeet_server.engine.guides import Guides
+from lorikeet_server.engine.padding import CPU_FORWARD_COST, CUDA_FORWARD_COST, padded, row_of, together
 from lorikeet_server.engine.prefix_store import PrefixStore
 from lorikeet_server.engine.request import Request
 from lorikeet_server.engine.sampler import Sampler
@@ -44,10 +47,11 @@ class Runner:
         base: BaseModel,
         geometry: Geometry,
         rows: int,
-        kernel: str = "torch",
+        kernel: str = AUTO,
         eos: frozenset[int] = frozenset(),
     ) -> None:
         self.rank_rows = RankRows(base, rows, kernel)
+        self._linears = NativeLinears(base.model if self.rank_rows.kernel == NATIVE else None)
         self._model: PreTrainedModel = base.model
         self._device = base.device
         self._cache = SlotCache(base.model.config.get_text_config().num_hidden_layers, geometry)
@@ -59,6 +63,7 @@ class Runner:
         self._prefilling: dict[str, DynamicCache] = {}
         self._host: dict[str, AdapterWeights] = {}
         accepted = inspect.signature(base.model.forward).parameters
+        self._forward_cost = CUDA_FORWARD_COST if base.device.type == "cuda" else CPU_FORWARD_COST
         self._takes_positions = "position_ids" in accepted
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
 
@@ -89,11 +94,10 @@ class Runner:
             if batch.decode:
                 draws = [self._draw(row.request, row.index + 1, row.generated) for row in batch.decode]
                 sampled |= self._sample(self.decode(batch.decode), draws)
-            for chunk in batch.prefill:
-                logits = self.prefill(chunk)
-                prefilled.append(chunk)
-                if chunk.is_last:
-                    sampled |= self._first(chunk, logits)
+            for chunks in together(batch.prefill, self._forward_cost):
+                logits = self.prefill(*chunks)
+                prefilled.extend(chunks)
+                sampled |= self._first(chunks, logits)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -145,21 +149,24 @@ class Runner:
         return logits[[position[row.request.id] for row in rows]]
 
     @torch.no_grad()
-    def prefill(self, chunk: PrefillChunk) -> torch.Tensor:
-        """Compute a chunk; logits[1, V] of its last token. The last chunk takes a slot."""
-        request = chunk.request
-        cache = self._prefilling.setdefault(request.id, DynamicCache())
-        assert cache.get_seq_length() == chunk.start, "chunks follow one another"
-        tokens = torch.tensor([chunk.tokens], device=self._device)
-        if chunk.is_scored:
-            logits = self._score(cache, tokens, request)
-        else:
-            logits = self._extend(cache, tokens, request.mix)[:, -1]
-        if chunk.is_last:
-            self._cache.join(self._prefilling.pop(request.id))
-            self._order.append(request.id)
-        self._prefixes.keep(chunk.keep, cache)
+    def prefill(self, *chunks: PrefillChunk) -> torch.Tensor:
+        """Compute one chunk, or several that `together` allows; logits[chunks, V] of their last tokens.
+
+        A request's last chunk takes a slot.
+        """
+        logits = self._prefill_alone(*chunks) if len(chunks) == 1 else self._prefill_together(chunks)
+        for chunk in chunks:
+            cache = self._prefilling[chunk.request.id]
+            if chunk.is_last:
+                self._cache.join(self._prefilling.pop(chunk.request.id))
+                self._order.append(chunk.request.id)
+            self._prefixes.keep(chunk.keep, cache)
         return logits
+
+    def detach(self) -> None:
+        """Take every hook off the base."""
+        self.rank_rows.detach()
+        self._linears.detach()
 
     def logprobs(self, prompt: Sequence[int], completion: Sequence[int], mix: Mix) -> torch.Tensor:
         """Teacher-forced log-probability of each completion token, [len(completion)]."""
@@ -173,7 +180,7 @@ class Runner:
         In a forward of its own.
         """
         tokens = torch.tensor([[*prompt, *completion]], device=self._device)
-        with self.rank_rows.step([mix]):
+        with self.rank_rows.step([mix]), self._linears.on():
             mask = torch.ones_like(tokens)
             logits = self._model(input_ids=tokens, attention_mask=mask, use_cache=False).logits[0].float()
         return torch.log_softmax(logits[len(prompt) - 1 : -1], -1)
@@ -185,15 +192,39 @@ class Runner:
         rows = zip(draws, self._sampler.sample(logits, draws), strict=True)
         return {draw.request.id: self.guides.follow(draw.request, sampled) for draw, sampled in rows}
 
-    def _first(self, chunk: PrefillChunk, logits: torch.Tensor) -> dict[str, Sampled]:
-        """The token after a prompt, with the prompt's scores where they are asked for."""
-        sampled = self._sample(logits, [self._draw(chunk.request, chunk.index, chunk.generated)])
-        if not chunk.is_scored:
-            return sampled
-        scores = self._scorer.take(chunk.request.id)
+    def _first(self, chunks: Sequence[PrefillChunk], logits: torch.Tensor) -> dict[str, Sampled]:
+        """The token after each prompt that is complete, with the prompt's scores where they are asked for."""
+        last = [(row, chunk) for row, chunk in enumerate(chunks) if chunk.is_last]
+        if not last:
+            return {}
+        draws = [self._draw(chunk.request, chunk.index, chunk.generated) for _, chunk in last]
+        sampled = self._sample(logits[[row for row, _ in last]], draws)
+        scored = [chunk.request.id for _, chunk in last if chunk.is_scored]
+        return sampled | {each: self._with_scores(each, sampled[each]) for each in scored}
+
+    def _with_scores(self, request_id: str, sampled: Sampled) -> Sampled:
+        scores = self._scorer.take(request_id)
         if not all(math.isfinite(each.logprob) for each in scores):
-            return {chunk.request.id: Sampled(None, math.nan)}
-        return {request_id: replace(each, prompt=scores) for request_id, each in sampled.items()}
+            return Sampled(None, math.nan)
+        return replace(sampled, prompt=scores)
+
+    def _prefill_alone(self, chunk: PrefillChunk) -> torch.Tensor:
+        cache = self._prefilling.setdefault(chunk.request.id, DynamicCache())
+        assert cache.get_seq_length() == chunk.start, "chunks follow one another"
+        tokens = torch.tensor([chunk.tokens], device=self._device)
+        if chunk.is_scored:
+            return self._score(cache, tokens, chunk.request)
+        return self._extend(cache, tokens, chunk.request.mix)[:, -1]
+
+    def _prefill_together(self, chunks: Sequence[PrefillChunk]) -> torch.Tensor:
+        tokens, mask, positions = padded(chunks, self._device)
+        cache = DynamicCache()
+        mixes = [chunk.request.mix for chunk in chunks]
+        with self.rank_rows.step(mixes, span=tokens.shape[1]):
+            logits = self._forward(tokens, mask, positions, cache)[:, -1]
+        for row, chunk in enumerate(chunks):
+            self._prefilling[chunk.request.id] = row_of(cache, row, len(chunk.tokens))
+        return logits
 
     def _score(self, cache: DynamicCache, tokens: torch.Tensor, request: Request) -> torch.Tensor:
         """Compute and score in pieces, because each needs the logits of all its positions; logits[1, V] of the last."""
@@ -222,14 +253,15 @@ class Runner:
     ) -> torch.Tensor:
         """logits[B, T, V]; `last_only` spares those of other positions than the last where the model can."""
         where = {"position_ids": positions} if self._takes_positions else {}
-        output = self._model(
-            input_ids=tokens,
-            attention_mask=mask,
-            past_key_values=cache,
-            use_cache=True,
-            **where,
-            **(self._last_only if last_only else {}),
-        )
+        with self._linears.on():
+            output = self._model(
+                input_ids=tokens,
+                attention_mask=mask,
+                past_key_values=cache,
+                use_cache=True,
+                **where,
+                **(self._last_only if last_only else {}),
+            )
         logits: torch.Tensor = output.logits
         return logits
 

@@ -1,9 +1,9 @@
 """Before anything is served: does our path compute what the model's own generate() computes?
 
-Two prompts go through generate(); its tokens are then fed through our path (prompt in chunks,
-slots, a foreign row in the batch, rank rows that hold zeros) and the logits of every step are
-compared. In fp32 they agree to rounding; in the other forms low bits move with the batch, so a
-stated share of the logits' spread is allowed.
+Two prompts go through generate(); its tokens are then fed through our path (prompts in chunks,
+several padded to one length, slots, a foreign row in the batch, rank rows that hold zeros) and the
+logits of every step are compared. In fp32 they agree to rounding; in the other forms low bits move
+with the batch, so a stated share of the logits' spread is allowed.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from lorikeet_adapters.errors import BaseModelRefused
 from lorikeet_adapters.families import PROVEN
 from lorikeet_adapters.mix import Mix, Term
 from lorikeet_adapters.quantization import Quantization
+from lorikeet_adapters.rank_rows.kernels import AUTO
 from lorikeet_adapters.weights import AdapterWeights, ModuleRows
 from lorikeet_server.engine.batch import Batch, DecodeRow, PrefillChunk
 from lorikeet_server.engine.geometry import Geometry, columns_for
@@ -45,7 +46,7 @@ class SelfTest:
     step: int
 
 
-def self_test(base: BaseModel, kernel: str = "torch") -> SelfTest:
+def self_test(base: BaseModel, kernel: str = AUTO) -> SelfTest:
     """Compare; raises BaseModelRefused naming step and number when our path is not the model's."""
     prompts = _prompts(base)
     expected = [_generate(base, prompt) for prompt in prompts]
@@ -123,23 +124,27 @@ def _teacher_forced(
         Request("self-test-base", prompts[0], sampling),
         Request("self-test-zeros", prompts[1], sampling, zeros),
     ]
-    _prefill(runner, foreign)
-    steps = [torch.cat([_prefill(runner, request) for request in requests])]
+    steps = [_prefill(runner, [*requests, foreign])[: len(requests)]]
     for index in range(STEPS - 1):
         rows = [DecodeRow(request, own[index], index) for request, own in zip(requests, tokens, strict=True)]
         logits = runner.decode([*rows, DecodeRow(foreign, tokens[0][index], index)])
         steps.append(logits[: len(requests)])
-    runner.rank_rows.detach()
+    runner.detach()
     return steps
 
 
-def _prefill(runner: Runner, request: Request) -> torch.Tensor:
-    length = len(request.prompt)
-    chunks = [
-        PrefillChunk(request, start, request.prompt[start : start + CHUNK], is_last=start + CHUNK >= length)
-        for start in range(0, length, CHUNK)
-    ]
-    return [runner.prefill(chunk) for chunk in chunks][-1]
+def _prefill(runner: Runner, requests: list[Request]) -> torch.Tensor:
+    """Every prompt's first chunk in one forward, what follows of each alone; the logits[requests, V] after them."""
+    logits = list(runner.prefill(*(_chunk(request, 0) for request in requests)))
+    for row, request in enumerate(requests):
+        for start in range(CHUNK, len(request.prompt), CHUNK):
+            (logits[row],) = runner.prefill(_chunk(request, start))
+    return torch.stack(logits)
+
+
+def _chunk(request: Request, start: int) -> PrefillChunk:
+    stop = start + CHUNK
+    return PrefillChunk(request, start, request.prompt[start:stop], is_last=stop >= len(request.prompt))
 
 
 def _zero_adapter(base: BaseModel) -> AdapterWeights:

@@ -11,6 +11,7 @@ from lorikeet_adapters.mix import BASE_MIX, Mix, Term
 from lorikeet_adapters.rank_rows.arena import Arena, Extent
 from lorikeet_adapters.rank_rows.kernels import KERNELS
 from lorikeet_adapters.rank_rows.layout import active_rows
+from lorikeet_adapters.rank_rows.shares import Shares
 from lorikeet_adapters.weights import ModuleRows
 
 CPU = torch.device("cpu")
@@ -63,7 +64,7 @@ def expected(x: torch.Tensor, y: torch.Tensor, mixes: list[Mix], held: dict[str,
 
 def arranged(
     mixes: list[Mix], held: dict[str, ModuleRows], dtype: torch.dtype
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor, Shares]:
     """a, b and s of one step, through the arena."""
     arena = Arena((K, N), 512, dtype, CPU)
     for generation, rows in held.items():
@@ -99,7 +100,7 @@ def test_one_mix_for_a_whole_prompt(kernel: str) -> None:
     mix = Mix.of([Term("g1", 0.7), Term("g4", -0.3)])
     x, y = torch.randn(TOKENS, K), torch.randn(TOKENS, N)
     a, b, s = arranged([mix], held, torch.float32)
-    out = KERNELS[kernel](x, a, b, s.expand(TOKENS, -1), y.clone())
+    out = KERNELS[kernel](x, a, b, s.each(TOKENS), y.clone())
     torch.testing.assert_close(out, expected(x, y, [mix] * TOKENS, held), rtol=1e-5, atol=1e-4)
 
 
@@ -144,7 +145,7 @@ def test_s_has_a_column_for_each_row_of_each_adapter_named() -> None:
     active = active_rows(extents, mixes, CPU)
     assert active is not None
     assert active.extents == (Extent(5, 6), Extent(0, 2))
-    assert active.s.tolist() == [[0.5, -2.0, -2.0], [0.0, 0.0, 0.0], [0.0, 1.0, 1.0]]
+    assert active.s.dense.tolist() == [[0.5, -2.0, -2.0], [0.0, 0.0, 0.0], [0.0, 1.0, 1.0]]
 
 
 def test_no_mix_with_rows_here_is_none() -> None:

@@ -55,7 +55,7 @@ def test_info_has_the_keys_of_lorax_and_tgi(client: TestClient) -> None:
     assert info["slots"] == 8
     assert info["rank_rows"] > 0
     assert info["base_bytes"] == sum(info["bytes_by_dtype"].values())
-    assert (info["quantization"], info["model_device_type"]) == ("fp32", "cpu")
+    assert (info["quantization"], info["model_device_type"], info["kernel"]) == ("fp32", "cpu", "torch")
 
 
 def test_metrics_come_in_the_form_that_is_accepted(client: TestClient) -> None:

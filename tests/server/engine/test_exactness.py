@@ -82,7 +82,7 @@ def world(
     return base, adapters
 
 
-@pytest.mark.parametrize("kernel", ["torch", "reference"])
+@pytest.mark.parametrize("kernel", ["torch", "reference", "native"])
 def test_every_row_of_a_mixed_batch_equals_the_oracle(
     world: tuple[Path, dict[str, Path]], kernel: str
 ) -> None:

@@ -1,0 +1,114 @@
+"""The linear layers of a base, computed by linear.c while a step runs; at any other time they are what they were.
+
+So `generate()`, which the start-up self-test compares with, never runs on what it is to judge.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from bitsandbytes import functional as bnb
+from bitsandbytes.nn import Linear4bit
+from torch import nn
+
+from lorikeet_adapters.native.library import functions, pointers
+from lorikeet_adapters.precision import bfloat16_is_fast
+
+ROWS = 4  # of a weight, which C computes together
+BLOCK = 64  # weights of NF4 that share a scale
+# Tokens for which each form is faster than PyTorch's own, measured with AVX2 on two cores; see docs/performance.md.
+FP32_TOKENS = range(1, 65)
+BF16_TOKENS = range(4, 1 << 31)
+NF4_TOKENS = range(1, 1 << 31)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """How C is to read one layer's weight. `tensors` are those between x and y: weight, scales and codes, bias."""
+
+    function: str
+    tensors: tuple[torch.Tensor | None, ...]
+    out_features: int
+    tokens: range
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """x[..., in] -> y[..., out] in x's dtype."""
+        wide = x.reshape(-1, x.shape[-1]).float().contiguous()
+        y = torch.empty(len(wide), self.out_features, dtype=x.dtype)
+        narrow = int(x.dtype is torch.bfloat16)
+        where = pointers(wide, *self.tensors, y)
+        functions()[self.function](*where, *wide.shape, self.out_features, narrow)
+        return y.view(*x.shape[:-1], self.out_features)
+
+
+class NativeLinears:
+    """Nothing at all where the library is missing or PyTorch's own layers are the faster ones."""
+
+    def __init__(self, model: nn.Module | None) -> None:
+        self._on = False
+        self._replaced: list[tuple[Any, Any]] = []  # modules with their new forward
+        for module in model.modules() if model is not None else ():
+            if (held := _held(module)) is not None:
+                forward = partial(self._forward, held, module.forward)
+                module.forward = forward
+                self._replaced.append((module, forward))
+
+    def __len__(self) -> int:
+        return len(self._replaced)
+
+    @contextmanager
+    def on(self) -> Iterator[None]:
+        self._on = True
+        try:
+            yield
+        finally:
+            self._on = False
+
+    def detach(self) -> None:
+        """Give the layers their own forward back, but where another has taken its place since."""
+        for module, forward in self._replaced:
+            if module.forward is forward:
+                module.forward = forward.args[1]
+        self._replaced = []
+
+    def _forward(self, held: Held, stock: Any, x: torch.Tensor) -> torch.Tensor:
+        fits = self._on and math.prod(x.shape[:-1]) in held.tokens and x.dtype in (torch.float32, torch.bfloat16)
+        return held(x) if fits else stock(x)
+
+
+def _held(module: nn.Module) -> Held | None:
+    """None for what C does not compute, or not faster."""
+    if type(module) not in (nn.Linear, Linear4bit) or module.out_features % ROWS or not functions():
+        return None
+    weight: Any = module.weight
+    if weight.device.type != "cpu":
+        return None
+    bias = None if module.bias is None else module.bias.detach().float()
+    if isinstance(module, Linear4bit):
+        return _held_nf4(module, bias)
+    if bfloat16_is_fast(weight.device):
+        return None
+    if weight.dtype is torch.float32:
+        return Held("linear_fp32", (weight.detach(), bias), module.out_features, FP32_TOKENS)
+    if weight.dtype is torch.bfloat16:
+        return Held("linear_bf16", (weight.detach(), bias), module.out_features, BF16_TOKENS)
+    return None
+
+
+def _held_nf4(module: Any, bias: torch.Tensor | None) -> Held | None:
+    """Layers that bitsandbytes packs for its own fast kernel are left to it."""
+    state = module.weight.quant_state
+    plain = state.quant_type == "nf4" and state.blocksize == BLOCK and module.in_features % BLOCK == 0
+    if module.support_avx512bf16_for_cpu or not plain:
+        return None
+    scales = state.absmax
+    if state.nested:
+        scales = bnb.dequantize_blockwise(state.absmax, state.state2) + state.offset
+    tensors = (module.weight.data, scales.float().contiguous(), state.code.float().contiguous(), bias)
+    return Held("linear_nf4", tensors, module.out_features, NF4_TOKENS)

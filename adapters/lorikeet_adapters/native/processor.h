@@ -1,0 +1,34 @@
+/* What the kernels share: numbers, and one build for every processor of an architecture. */
+#ifndef LORIKEET_PROCESSOR_H
+#define LORIKEET_PROCESSOR_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
+#define HAS_VARIANTS 1
+/* The processor that the library is loaded on decides which of these is called. */
+#define EVERY_PROCESSOR __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define EVERY_PROCESSOR
+#endif
+
+typedef uint16_t bf16;
+
+static inline float widen(bf16 value) {
+    uint32_t bits = (uint32_t)value << 16;
+    float wide;
+    memcpy(&wide, &bits, sizeof wide);
+    return wide;
+}
+
+/* To the nearest, ties to even, as PyTorch rounds; a NaN stays one. */
+static inline bf16 narrow(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    return (bf16)(value == value ? rounded : 0x7fc0);
+}
+
+#endif
