@@ -94,6 +94,7 @@ class Bench:
     arms: tuple[Arm, ...]
     left_out: tuple[str, ...]  # arms that these adapters do not allow, each with its reason
     vocabulary: int
+    kernel: str  # that our arms run on
 
 
 @contextmanager
@@ -125,7 +126,8 @@ def open_bench(plan: Plan) -> Iterator[Bench]:
         if plan.peers:
             arms += open_peers(plan, base, sets, folder, left_out)
         vocabulary = base.model.config.get_text_config().vocab_size
-        yield Bench(base, copies.get(Label(MERGED)), sets, held, tuple(arms), tuple(left_out), vocabulary)
+        merged, kernel = copies.get(Label(MERGED)), engine.runner.rank_rows.kernel
+        yield Bench(base, merged, sets, held, tuple(arms), tuple(left_out), vocabulary, kernel)
 
 
 def _merge(base: BaseModel, adapter: Path, scratch: Path, left_out: list[str]) -> Path | None:
@@ -150,6 +152,7 @@ def make_engine(base: BaseModel, adapters: Mapping[str, AdapterWeights], plan: P
         rank_rows=max(sum(weights.rank for weights in adapters.values()), 1),
         prefill_tokens=largest * plan.prompt_tokens,
         prefix_cache_bytes=0,  # every round has the same prompts, and each must be computed
+        kernel=plan.kernel,
     )
     return Engine(base, config, NO_TEXT, adapters.__getitem__)
 

@@ -17,6 +17,7 @@ from lorikeet_bench.output import check_out, finish, progress_bar
 from lorikeet_bench.plan import DEFAULT_RANK, Plan, PlanRefused, parse_numbers
 from lorikeet_bench.serving_cli import serving
 from lorikeet_bench.shapes import SHAPES, shape_of
+from lorikeet_server.engine.config import KernelName
 
 DEFAULT = Plan()
 
@@ -132,6 +133,9 @@ def latency(
     adapter: Annotated[
         list[Path] | None, typer.Option(help="Adapter folder to measure; repeat it. The first is merged.")
     ] = None,
+    kernel: Annotated[
+        KernelName, typer.Option(help="What computes our arms, as of `lorikeet serve`.")
+    ] = DEFAULT.kernel,
     peers: Annotated[bool, typer.Option(help="Measure PEFT and transformers beside us.")] = DEFAULT.peers,
     out: Annotated[Path | None, typer.Option(help="File to write the JSON document to.")] = None,
 ) -> None:
@@ -147,6 +151,7 @@ def latency(
         ranks=() if ranks is None else parse_numbers("--ranks", ranks),
         adapters=parse_numbers("--adapters", adapters),
         peers=peers,
+        kernel=kernel,
     )
     check_out(out)
     check_source(model)

@@ -8,6 +8,7 @@ from pathlib import Path
 from lorikeet_adapters.errors import RefusedError
 from lorikeet_adapters.quantization import Quantization
 from lorikeet_adapters.spec import MAX_RANK
+from lorikeet_server.engine.config import KernelName
 
 MOST_ADAPTERS = 64
 DEFAULT_RANK = 16
@@ -26,7 +27,7 @@ class Plan:
 
     `ranks` may be left out, and must be where there are adapters to measure; if those are too few, random
     ones fill them up. `adapters` are the numbers of distinct adapters that share a batch, `folders` adapters to measure
-    instead of random ones, `peers` whether PEFT and transformers run beside us.
+    instead of random ones, `peers` whether PEFT and transformers run beside us, `kernel` what computes our arms.
 
     Raises PlanRefused when it is made with a value that cannot be measured.
     """
@@ -41,6 +42,7 @@ class Plan:
     ranks: tuple[int, ...] = ()
     adapters: tuple[int, ...] = (1, 4)
     peers: bool = True
+    kernel: KernelName = KernelName.AUTO
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -88,6 +88,7 @@ def make_document(
         "quantization": bench.base.quantization.value,
         "dtype": str(bench.base.compute_dtype).removeprefix("torch."),
         "device": str(bench.base.device),
+        "kernel": bench.kernel,
         "base_bytes_by_dtype": dict(bench.base.bytes_by_dtype),
         "merged_bytes_by_dtype": None if bench.merged is None else dict(bench.merged.bytes_by_dtype),
         "adapters": origin_of(bench.sets).value,
@@ -141,7 +142,8 @@ def result_row(result: Result, plan: Plan) -> dict[str, Any]:
 def make_table(document: Mapping[str, Any], results: Sequence[Result]) -> Table:
     """Fits eighty columns, which is what a pipe gets."""
     table = Table(
-        title=f"{document['model_id']} as {document['quantization']}, threads: {document['threads']}",
+        title=f"{document['model_id']} as {document['quantization']}, kernel: {document['kernel']}, "
+        f"threads: {document['threads']}",
         caption="\n".join(
             [*_against_merged(results), *told(document), *document["left_out"], _caption(document)]
         ),

@@ -31,7 +31,11 @@ def functions() -> Mapping[str, Callable[..., None]]:
     spec = importlib.util.find_spec(MODULE)
     if spec is None or spec.origin is None:
         return {}
-    library = ctypes.CDLL(spec.origin)
+    return declared(ctypes.CDLL(spec.origin))
+
+
+def declared(library: ctypes.CDLL) -> Mapping[str, Callable[..., None]]:
+    """The functions of a library, with what each takes."""
     found: dict[str, Callable[..., None]] = {}
     for name, (pointers, numbers) in FUNCTIONS.items():
         function = found[name] = getattr(library, name)

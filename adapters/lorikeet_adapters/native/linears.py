@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,6 +20,7 @@ from lorikeet_adapters.native.library import functions, pointers
 from lorikeet_adapters.precision import bfloat16_is_fast
 
 ROWS = 4  # of a weight, which C computes together
+DTYPES = (torch.float32, torch.bfloat16)  # of x and y
 BLOCK = 64  # weights of NF4 that share a scale
 # Tokens for which each form is faster than PyTorch's own, measured with AVX2 on two cores; see docs/performance.md.
 FP32_TOKENS = range(1, 65)
@@ -28,23 +28,29 @@ BF16_TOKENS = range(4, 1 << 31)
 NF4_TOKENS = range(1, 1 << 31)
 
 
-@dataclass(frozen=True, slots=True)
 class Held:
-    """How C is to read one layer's weight. `tensors` are those between x and y: weight, scales and codes, bias."""
+    """How C is to read one layer's weight; `tensors` are weight, scales and codes if it has any, and bias.
 
-    function: str
-    tensors: tuple[torch.Tensor | None, ...]
-    out_features: int
-    tokens: range
+    `tokens` are those of a batch for which it is the faster one.
+    """
+
+    def __init__(
+        self, name: str, tensors: tuple[torch.Tensor | None, ...], module: Any, tokens: range
+    ) -> None:
+        self.tokens = tokens
+        self._function = functions()[name]
+        self._tensors = tensors
+        self._at = pointers(*tensors)
+        self._inside, self._outside = module.in_features, module.out_features
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """x[..., in] -> y[..., out] in x's dtype."""
-        wide = x.reshape(-1, x.shape[-1]).float().contiguous()
-        y = torch.empty(len(wide), self.out_features, dtype=x.dtype)
-        narrow = int(x.dtype is torch.bfloat16)
-        where = pointers(wide, *self.tensors, y)
-        functions()[self.function](*where, *wide.shape, self.out_features, narrow)
-        return y.view(*x.shape[:-1], self.out_features)
+        wide = x.contiguous() if x.dtype is torch.float32 else x.float().contiguous()
+        y = torch.empty(*x.shape[:-1], self._outside, dtype=x.dtype)
+        tokens, narrow = wide.numel() // self._inside, x.dtype is torch.bfloat16
+        assert x.shape[-1] == self._inside
+        self._function(wide.data_ptr(), *self._at, y.data_ptr(), tokens, self._inside, self._outside, narrow)
+        return y
 
 
 class NativeLinears:
@@ -78,11 +84,11 @@ class NativeLinears:
         self._replaced = []
 
     def _forward(self, held: Held, stock: Any, x: torch.Tensor) -> torch.Tensor:
-        fits = self._on and math.prod(x.shape[:-1]) in held.tokens and x.dtype in (torch.float32, torch.bfloat16)
+        fits = self._on and math.prod(x.shape[:-1]) in held.tokens and x.dtype in DTYPES
         return held(x) if fits else stock(x)
 
 
-def _held(module: nn.Module) -> Held | None:
+def _held(module: Any) -> Held | None:
     """None for what C does not compute, or not faster."""
     if type(module) not in (nn.Linear, Linear4bit) or module.out_features % ROWS or not functions():
         return None
@@ -95,9 +101,9 @@ def _held(module: nn.Module) -> Held | None:
     if bfloat16_is_fast(weight.device):
         return None
     if weight.dtype is torch.float32:
-        return Held("linear_fp32", (weight.detach(), bias), module.out_features, FP32_TOKENS)
+        return Held("linear_fp32", (weight.detach(), bias), module, FP32_TOKENS)
     if weight.dtype is torch.bfloat16:
-        return Held("linear_bf16", (weight.detach(), bias), module.out_features, BF16_TOKENS)
+        return Held("linear_bf16", (weight.detach(), bias), module, BF16_TOKENS)
     return None
 
 
@@ -111,4 +117,4 @@ def _held_nf4(module: Any, bias: torch.Tensor | None) -> Held | None:
     if state.nested:
         scales = bnb.dequantize_blockwise(state.absmax, state.state2) + state.offset
     tensors = (module.weight.data, scales.float().contiguous(), state.code.float().contiguous(), bias)
-    return Held("linear_nf4", tensors, module.out_features, NF4_TOKENS)
+    return Held("linear_nf4", tensors, module, NF4_TOKENS)

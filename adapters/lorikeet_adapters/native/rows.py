@@ -1,26 +1,51 @@
-"""Rank rows for the few tokens of a decode step: rank_rows.c."""
+"""Rank rows in C, which reads for each token the rows that it names: rank_rows.c."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 
 from lorikeet_adapters.native.library import functions, pointers
+from lorikeet_adapters.precision import bfloat16_is_fast
 from lorikeet_adapters.rank_rows.shares import Shares
 
 NAMES = {torch.float32: "rank_rows_fp32", torch.bfloat16: "rank_rows_bf16"}
-MOST_TOKENS = 64  # a matrix product of more reads each row once for many of them
+FEW_TOKENS = 64
+SPARSE = 2  # a matrix product multiplies all rows with all tokens, at twice the speed
 
 
-def takes(x: torch.Tensor) -> bool:
-    """Whether x[T, K] is for `add`; a prompt's is not."""
-    return len(x) <= MOST_TOKENS and NAMES.get(x.dtype) in functions()
+def takes(dtype: torch.dtype, s: Shares) -> bool:
+    """Whether this is faster than PyTorch's matrix product, which reads a row once for many tokens."""
+    if NAMES.get(dtype) not in functions():
+        return False
+    slow = dtype is torch.bfloat16 and not bfloat16_is_fast(s.dense.device)
+    return slow or len(s) <= FEW_TOKENS or SPARSE * len(s.entries.rows) <= s.dense.numel()
 
 
-def add(x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, s: Shares, y: torch.Tensor) -> torch.Tensor:
-    """y, with the rows' share added in place if it can be. All are on the CPU and of one dtype."""
-    x, a, b, y = x.contiguous(), a.contiguous(), b.contiguous(), y.contiguous()
-    entries = s.entries
-    shrunk = torch.empty(len(entries.rows))
-    where = pointers(x, a, b, y, entries.begin, entries.token, entries.rows, entries.weights, shrunk)
-    functions()[NAMES[x.dtype]](*where, len(x), x.shape[1], y.shape[1])
-    return y
+def bind(a: torch.Tensor, b: torch.Tensor, s: Shares) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """What adds these rows' share to y, in place if it can be. All are on the CPU and of one dtype.
+
+    A step calls it in every layer: what does not change between steps is made here.
+    """
+    function, entries, scratch = functions()[NAMES[a.dtype]], s.entries, torch.empty(s.entries.rows.shape)
+    kept = (
+        a.contiguous(),
+        b.contiguous(),
+        entries.begin,
+        entries.token,
+        entries.rows,
+        entries.weights,
+        scratch,
+    )
+    (at_a, at_b, *at_rest), sizes = pointers(*kept), (len(s), a.shape[1], b.shape[1])
+
+    def run(x: torch.Tensor, y: torch.Tensor, kept: object = kept) -> torch.Tensor:
+        x, y = x.contiguous(), y.contiguous()
+        assert x.shape == sizes[:2]
+        assert y.shape == sizes[::2]
+        assert x.dtype is y.dtype is a.dtype
+        function(x.data_ptr(), at_a, at_b, y.data_ptr(), *at_rest, *sizes)
+        return y
+
+    return run

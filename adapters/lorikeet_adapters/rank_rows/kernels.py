@@ -10,6 +10,7 @@ and infinity times zero is NaN, so the product is masked, never just multiplied 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -24,45 +25,58 @@ AUTO = "auto"
 NATIVE = "native"
 
 
+Bound = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
 class Kernel(Protocol):
-    """Returns y plus the rows' share, in y's dtype; y itself may be overwritten."""
+    """Makes of a, b and S what a step calls for each batch of the same layout.
 
-    def __call__(
-        self, x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, s: Shares, y: torch.Tensor
-    ) -> torch.Tensor: ...
+    That takes (x, y) and returns y plus the rows' share, in y's dtype; y itself may be overwritten.
+    """
+
+    def __call__(self, a: torch.Tensor, b: torch.Tensor, s: Shares) -> Bound: ...
 
 
-def reference(x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, s: Shares, y: torch.Tensor) -> torch.Tensor:
+def reference(a: torch.Tensor, b: torch.Tensor, s: Shares) -> Bound:
     """Token by token, row by row, in fp32."""
-    out = y.float().clone()
-    for token in range(x.shape[0]):
-        for row in s.dense[token].nonzero().flatten().tolist():
-            shrunk = torch.dot(x[token].float(), a[row].float())
-            out[token] += s.dense[token, row].float() * shrunk * b[row].float()
-    return out.to(y.dtype)
+
+    def run(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        out = y.float().clone()
+        for token in range(x.shape[0]):
+            for row in s.dense[token].nonzero().flatten().tolist():
+                shrunk = torch.dot(x[token].float(), a[row].float())
+                out[token] += s.dense[token, row].float() * shrunk * b[row].float()
+        return out.to(y.dtype)
+
+    return run
 
 
-def batched(x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, s: Shares, y: torch.Tensor) -> torch.Tensor:
+def batched(a: torch.Tensor, b: torch.Tensor, s: Shares) -> Bound:
     """Two GEMMs and a masked multiply; works on every device."""
-    return expand(F.linear(x, a), b, s, y)
+    expand = _expand(b, s)
+    return lambda x, y: expand(F.linear(x, a), y)
 
 
-def looked_up(
-    ids: torch.Tensor, a: torch.Tensor, b: torch.Tensor, s: Shares, y: torch.Tensor
-) -> torch.Tensor:
+def looked_up(a: torch.Tensor, b: torch.Tensor, s: Shares) -> Bound:
     """The same for an embedding, whose x[t] is one-hot at ids[t]: a's column takes the place of x . a."""
-    return expand(a.index_select(1, ids).T, b, s, y)
+    expand = _expand(b, s)
+    return lambda ids, y: expand(a.index_select(1, ids).T, y)
 
 
-def native(x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, s: Shares, y: torch.Tensor) -> torch.Tensor:
-    """Few tokens by the C library, prompts as two GEMMs. CPU only."""
-    return rows.add(x, a, b, s, y) if rows.takes(x) else batched(x, a, b, s, y)
+def native(a: torch.Tensor, b: torch.Tensor, s: Shares) -> Bound:
+    """By the C library, but for prompts that are better off as two GEMMs. CPU only."""
+    return (rows.bind if rows.takes(a.dtype, s) else batched)(a, b, s)
 
 
-def expand(shrunk: torch.Tensor, b: torch.Tensor, s: Shares, y: torch.Tensor) -> torch.Tensor:
+def _expand(b: torch.Tensor, s: Shares) -> Bound:
     """y + ((shrunk * s) @ b) for shrunk[T, R]; s is fp32, so a weight is never rounded by itself."""
-    weighted = torch.where(s.dense != 0, shrunk * s.dense, 0)
-    return torch.addmm(y, weighted.to(b.dtype), b)
+    named = s.dense != 0
+
+    def run(shrunk: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        weighted = torch.where(named, shrunk * s.dense, 0)
+        return torch.addmm(y, weighted.to(b.dtype), b)
+
+    return run
 
 
 KERNELS: dict[str, Kernel] = {"reference": reference, "torch": batched, NATIVE: native}

@@ -38,7 +38,8 @@ class RankRows:
         self._targets: dict[str, Target] = {}
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
         self._held = Held()
-        self._chosen = False  # a step's rows, in all targets or, after an error, in some
+        self._selection: Selection | None = None  # of the step that runs
+        self._last: Selection | None = None  # kept, as most steps are for the mixes of the one before
         self._resident: dict[str, int] = {}
         self._dora: set[str] = set()
         self._lengths: dict[str, torch.Tensor] = {}  # of each module's rows, once a DoRA adapter asked
@@ -62,6 +63,7 @@ class RankRows:
     def insert(self, generation: str, weights: AdapterWeights) -> None:
         """Give a checked adapter rows in every module it has, or, when memory runs out, in none. Must not be resident."""
         assert generation not in self._resident, generation
+        self._last = None
         try:
             for name, rows in weights.modules.items():
                 self._insert_rows(generation, name, rows)
@@ -79,6 +81,7 @@ class RankRows:
 
     def evict(self, generation: str) -> None:
         """Take an adapter's rows back. No running request may name it."""
+        self._last = None
         del self._resident[generation]
         self._dora.discard(generation)
         self._take_back(generation)
@@ -89,6 +92,20 @@ class RankRows:
 
         Every adapter of every mix must be resident, and one with DoRA alone and of weight 1.
         """
+        if self._last is None or self._last.asked != (tuple(mixes), span):
+            self._last = self._select(mixes, span)
+        # A step that names no adapter must cost nothing.
+        self._selection = self._last if self._last.named else None
+        try:
+            yield
+        finally:
+            self._selection = None
+
+    def detach(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def _select(self, mixes: Sequence[Mix], span: int) -> Selection:
         selection = Selection(mixes, span, self._base.device)
         missing = set(selection.named) - self._resident.keys()
         if missing:
@@ -96,26 +113,7 @@ class RankRows:
         for mix in mixes:
             if not self._dora.isdisjoint(mix.adapters) and not mix.is_single:
                 raise ValueError(f"a DoRA adapter cannot be blended: {mix}")
-        try:
-            self._choose(selection)
-            yield
-        finally:
-            self._choose(None)
-
-    def detach(self) -> None:
-        for hook in self._hooks:
-            hook.remove()
-
-    def _choose(self, selection: Selection | None) -> None:
-        """Steps that name no adapter must cost nothing, so they touch no target."""
-        if selection is not None and not selection.named:
-            selection = None
-        if selection is None and not self._chosen:
-            return
-        self._chosen = True
-        for target in self._targets.values():
-            target.choose(selection)
-        self._chosen = selection is not None
+        return selection
 
     def _target(self, name: str) -> Target:
         """Made when the first adapter that changes this module comes; until then it has not even a hook."""
@@ -158,7 +156,8 @@ class RankRows:
     def _add(
         self, target: Target, module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor
     ) -> torch.Tensor:
-        return target.add(self._kernel, inputs[0], output)
+        selection = self._selection
+        return output if selection is None else target.add(selection, self._kernel, inputs[0], output)
 
 
 def full_bytes(base: BaseModel, limit: int) -> int:

@@ -11,7 +11,7 @@ from torch import nn
 
 from lorikeet_adapters.mix import Mix
 from lorikeet_adapters.rank_rows.arena import Arena, Extent
-from lorikeet_adapters.rank_rows.kernels import Kernel, looked_up
+from lorikeet_adapters.rank_rows.kernels import Bound, Kernel, looked_up
 from lorikeet_adapters.rank_rows.layout import ActiveRows, active_rows
 from lorikeet_adapters.rank_rows.shares import Shares
 
@@ -25,6 +25,7 @@ class Selection:
     """
 
     def __init__(self, mixes: Sequence[Mix], span: int, device: torch.device) -> None:
+        self.asked = (tuple(mixes), span)
         self.named = sorted({term.adapter for mix in mixes for term in mix.terms})
         self._mixes = mixes
         self._span = span
@@ -56,11 +57,12 @@ class Part:
         self.arena = arena
         self.active: ActiveRows | None = None
         self._gathered: tuple[tuple[Extent, ...], tuple[torch.Tensor, ...]] | None = None
+        self._bound: dict[torch.Size, Bound] = {}
         self._held = held
         self._bytes = 0  # its share
 
     def insert(self, owner: str, rows: Sequence[torch.Tensor]) -> None:
-        self._gathered = None
+        self._forget()
         try:
             self.arena.insert(owner, rows)
         finally:  # it may have grown before it failed
@@ -68,9 +70,21 @@ class Part:
 
     def evict(self, owner: str) -> None:
         if owner in self.arena.extents:
-            self._gathered = None
+            self._forget()
             self.arena.evict(owner)
             self._count()
+
+    def choose(self, selection: Selection) -> None:
+        """Until the next one, or until rows come or go; then there must be a next one."""
+        self.active = selection.rows_of(self.arena)
+        self._bound = {}
+
+    def bound(self, kernel: Kernel, lead: torch.Size) -> Bound:
+        """What adds the rows' share to tokens laid out as `lead`."""
+        if lead not in self._bound:
+            a, b = self.rows()
+            self._bound[lead] = kernel(a, b, self.s(lead))
+        return self._bound[lead]
 
     def s(self, lead: torch.Size) -> Shares:
         """S for the tokens laid out as `lead`.
@@ -100,6 +114,11 @@ class Part:
             self._count()
         return self._gathered[1]
 
+    def _forget(self) -> None:
+        """What was made of rows that may move; it would keep their old memory."""
+        self._gathered = None
+        self._bound = {}
+
     def _count(self) -> None:
         copies = self._gathered[1] if self._gathered else ()
         now = self.arena.bytes + sum(each.numel() * each.element_size() for each in copies)
@@ -120,38 +139,54 @@ class Target:
         self.module = module
         self.lora = Part(lora, held) if lora is not None else None
         self.shift, self.gain = (Part(each, held) for each in vectors)
+        self._is_lookup = isinstance(module, nn.Embedding)
+        self._selection: Selection | None = None  # that the parts have chosen for
+        self._active = self._only_lora = False
 
     @property
     def parts(self) -> tuple[Part, ...]:
         return (self.shift, self.gain) if self.lora is None else (self.lora, self.shift, self.gain)
 
-    def choose(self, selection: Selection | None) -> None:
-        for part in self.parts:
-            part.active = selection.rows_of(part.arena) if selection else None
-
-    def add(self, kernel: Kernel, inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+    def add(
+        self, selection: Selection, kernel: Kernel, inputs: torch.Tensor, output: torch.Tensor
+    ) -> torch.Tensor:
         """The module's output with the step's share added, in the output's dtype."""
-        if not any(part.active for part in self.parts):
+        if selection is not self._selection:
+            self._choose(selection)
+        if not self._active:
             return output
         lead = output.shape[:-1]
         y = output.reshape(-1, output.shape[-1])
         if self.lora is not None and self.lora.active:
-            y = self._with_rows(kernel, inputs, y, self.lora.s(lead))
+            y = self._with_rows(self.lora, kernel, inputs, y, lead)
+        if not self._only_lora:
+            y = self._with_vectors(y, lead)
+        return (y if y.dtype is output.dtype else y.to(output.dtype)).view(output.shape)
+
+    def _choose(self, selection: Selection) -> None:
+        for part in self.parts:
+            part.choose(selection)
+        self._active = any(part.active for part in self.parts)
+        self._only_lora = not (self.shift.active or self.gain.active)
+        self._selection = selection
+
+    def _with_rows(
+        self, lora: Part, kernel: Kernel, inputs: torch.Tensor, y: torch.Tensor, lead: torch.Size
+    ) -> torch.Tensor:
+        dtype = lora.arena.blocks[0].dtype
+        wide = y if y.dtype is dtype else y.to(dtype)
+        if self._is_lookup:
+            return lora.bound(looked_up, lead)(inputs.reshape(-1), wide)
+        x = inputs.reshape(-1, inputs.shape[-1])
+        return lora.bound(kernel, lead)(x if x.dtype is dtype else x.to(dtype), wide)
+
+    def _with_vectors(self, y: torch.Tensor, lead: torch.Size) -> torch.Tensor:
         if self.gain.active:
             y = self._with_gain(y, self.gain.s(lead).dense)
         if self.shift.active:
             (vectors,) = self.shift.rows()
             y = y + self.shift.s(lead).dense @ vectors
-        return y.to(output.dtype).view_as(output)
-
-    def _with_rows(
-        self, kernel: Kernel, inputs: torch.Tensor, y: torch.Tensor, s: Shares
-    ) -> torch.Tensor:
-        assert self.lora is not None
-        a, b = self.lora.rows()
-        if isinstance(self.module, nn.Embedding):
-            return looked_up(inputs.reshape(-1), a, b, s, y.to(b.dtype))
-        return kernel(inputs.reshape(-1, inputs.shape[-1]).to(a.dtype), a, b, s, y.to(b.dtype))
+        return y
 
     def _with_gain(self, y: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
         (gains,) = self.gain.rows()

@@ -85,7 +85,7 @@ def test_every_token_gets_its_own_adapters_share(kernel: str, kind: str, dtype: 
     mixes = popularity(kind)
     x, y = torch.randn(TOKENS, K).to(dtype), torch.randn(TOKENS, N).to(dtype)
     a, b, s = arranged(mixes, held, dtype)
-    out = KERNELS[kernel](x, a, b, s, y.clone())
+    out = KERNELS[kernel](a, b, s)(x, y.clone())
     assert out.dtype == dtype
     rough = dtype == torch.bfloat16
     torch.testing.assert_close(
@@ -100,7 +100,7 @@ def test_one_mix_for_a_whole_prompt(kernel: str) -> None:
     mix = Mix.of([Term("g1", 0.7), Term("g4", -0.3)])
     x, y = torch.randn(TOKENS, K), torch.randn(TOKENS, N)
     a, b, s = arranged([mix], held, torch.float32)
-    out = KERNELS[kernel](x, a, b, s.each(TOKENS), y.clone())
+    out = KERNELS[kernel](a, b, s.each(TOKENS))(x, y.clone())
     torch.testing.assert_close(out, expected(x, y, [mix] * TOKENS, held), rtol=1e-5, atol=1e-4)
 
 
@@ -112,8 +112,8 @@ def test_a_row_is_the_same_whatever_huge_weights_its_neighbours_use(kernel: str)
     mixes = [Mix.of([Term(f"g{token % 3}", 1.0)]) for token in range(TOKENS)]
     mixes[5] = BASE_MIX
     x, y = torch.rand(TOKENS, K) + 1, torch.randn(TOKENS, N)
-    clean = KERNELS[kernel](x, *arranged(mixes, held, torch.float32), y.clone())
-    beside = KERNELS[kernel](x, *arranged(mixes, huge, torch.float32), y.clone())
+    clean = KERNELS[kernel](*arranged(mixes, held, torch.float32))(x, y.clone())
+    beside = KERNELS[kernel](*arranged(mixes, huge, torch.float32))(x, y.clone())
     for token, mix in enumerate(mixes):
         if "g1" in mix.adapters:
             assert not torch.isfinite(beside[token]).any()
@@ -128,9 +128,9 @@ def test_a_token_that_is_not_finite_stays_alone(kernel: str, poison: float) -> N
     mixes = [Mix.of([Term("g1", 1.0)])] * 4
     x, y = torch.randn(4, K), torch.randn(4, N)
     arrangement = arranged(mixes, held, torch.float32)
-    clean = KERNELS[kernel](x, *arrangement, y.clone())
+    clean = KERNELS[kernel](*arrangement)(x, y.clone())
     x[2, 7] = poison
-    beside = KERNELS[kernel](x, *arrangement, y.clone())
+    beside = KERNELS[kernel](*arrangement)(x, y.clone())
     assert torch.equal(beside[[0, 1, 3]], clean[[0, 1, 3]])
     assert not torch.isfinite(beside[2]).any()
 

@@ -13,7 +13,7 @@ from torch import nn
 from lorikeet_adapters.base_model import BaseModel, load_base
 from lorikeet_adapters.mix import BASE_MIX, Mix, Term
 from lorikeet_adapters.rank_rows.rows import RankRows
-from lorikeet_adapters.rank_rows.target import Selection, Target
+from lorikeet_adapters.rank_rows.target import Part, Selection
 from lorikeet_adapters.spec import parse_spec
 from lorikeet_adapters.weights import AdapterWeights, ModuleRows, load_weights
 from tests.tiny import peft_model, save_adapter, save_model
@@ -139,23 +139,52 @@ def test_a_step_that_fails_leaves_nothing_active(
     assert torch.equal(logits(base), plain)
 
 
-def test_a_step_that_cannot_begin_leaves_nothing_active(
+def test_a_step_that_breaks_on_its_way_leaves_nothing_active(
     rows: RankRows, base: BaseModel, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = logits(base)
     rows.insert("a", read(folders["a"], base))
-    choose, calls = Target.choose, itertools.count()
+    with rows.step([mix(a=1)]):
+        expected = logits(base)
+    assert not torch.equal(expected, plain)
+    choose, calls = Part.choose, itertools.count()
 
-    def fails_once(target: Target, selection: Selection | None) -> None:
-        if next(calls) == 3:
+    def fails_once(part: Part, selection: Selection) -> None:
+        if next(calls) == 4:
             raise MemoryError
-        choose(target, selection)
+        choose(part, selection)
 
-    monkeypatch.setattr(Target, "choose", fails_once)
+    rows.insert("b", read(folders["b"], base))  # else the choice of the step before would stand
+    monkeypatch.setattr(Part, "choose", fails_once)
     with pytest.raises(MemoryError), rows.step([mix(a=1)]):
-        pass
+        logits(base)
     with rows.step([BASE_MIX]):
         assert torch.equal(logits(base), plain)
+    with rows.step([mix(a=1)]):
+        assert torch.equal(logits(base), expected)
+
+
+def test_rows_that_come_and_go_are_seen_by_the_very_mixes_of_the_step_before(
+    rows: RankRows, base: BaseModel, folders: dict[str, Path]
+) -> None:
+    """A choice is kept from step to step; moved rows, new ones and those of another generation end it."""
+    rows.insert("a", read(folders["a"], base))
+    rows.insert("b", read(folders["b"], base))
+    with rows.step([mix(b=1)]):
+        expected = logits(base)
+    rows.evict("a")
+    rows.insert("c", read(folders["a"], base))
+    with rows.step([mix(b=1)]):
+        assert torch.equal(logits(base), expected)
+    rows.evict("b")
+    rows.insert("b", read(folders["a"], base))
+    with rows.step([mix(c=1)]):
+        expected = logits(base)
+    with rows.step([mix(b=1)]):
+        assert torch.equal(logits(base), expected)
+    rows.evict("b")
+    with pytest.raises(LookupError, match="'b'"), rows.step([mix(b=1)]):
+        pass
 
 
 def test_no_active_rows_leave_the_output_object_alone(base: BaseModel, folders: dict[str, Path]) -> None:
