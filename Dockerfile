@@ -1,4 +1,15 @@
 # CPU by default; for CUDA: docker build --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu130 .
+
+# This image has the C compiler that the native kernel needs; the one that serves does without.
+FROM python:3.11 AS build
+WORKDIR /app
+COPY pyproject.toml README.md LICENSE ./
+COPY adapters adapters
+COPY server server
+COPY trainer trainer
+COPY benchmarks benchmarks
+RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
+
 FROM python:3.11-slim
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 HF_HUB_DISABLE_TELEMETRY=1
@@ -6,13 +17,8 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 HF_HUB_DISABLE_TELEMETRY=
 # The largest layer by far comes first and changes least.
 RUN pip install --index-url ${TORCH_INDEX} "torch>=2.11"
 
-WORKDIR /app
-COPY pyproject.toml README.md LICENSE ./
-COPY adapters adapters
-COPY server server
-COPY trainer trainer
-COPY benchmarks benchmarks
-RUN pip install .
+COPY --from=build /wheels /wheels
+RUN pip install /wheels/*.whl
 
 RUN useradd --create-home lorikeet && mkdir /data && chown lorikeet /data
 USER lorikeet

@@ -17,6 +17,7 @@ FUNCTIONS = {
     "linear_bf16": (4, 4),
     "linear_fp32": (4, 4),
     "linear_nf4": (6, 4),
+    "linear_int8": (7, 4),
 }
 
 

@@ -18,39 +18,58 @@
 #define ALIGNMENT 64
 #define SMALL 65536 /* multiplications below which waking the other threads costs more than it saves */
 
-/* One token against ROWS rows, and two tokens: x is read once for all rows, a row once for both. */
-EVERY_PROCESSOR static void tile1(const float *restrict x, const float *restrict w, int count,
-                                  float out[restrict ROWS]) {
-    const float *restrict w0 = w, *restrict w1 = w + count, *restrict w2 = w1 + count, *restrict w3 = w2 + count;
-    float s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+/* One, two or three tokens against ROWS rows: x is read once for all rows, a row once for all tokens, and twelve sums
+ * that do not wait for one another are as many as fit into the registers of AVX2. All sum in the same order.
+ */
+#define SUMS(T) float T##0 = 0, T##1 = 0, T##2 = 0, T##3 = 0
+#define ADD(T, X)        \
+    T##0 += (X) * w0[k]; \
+    T##1 += (X) * w1[k]; \
+    T##2 += (X) * w2[k]; \
+    T##3 += (X) * w3[k]
+#define STORE(T, AT) out[AT] = T##0, out[AT + 1] = T##1, out[AT + 2] = T##2, out[AT + 3] = T##3
+#define FOUR_ROWS \
+    const float *restrict w0 = w, *restrict w1 = w + count, *restrict w2 = w1 + count, *restrict w3 = w2 + count
+
+EVERY_PROCESSOR static void tile1(const float *restrict x, const float *restrict w, int count, float *restrict out) {
+    FOUR_ROWS;
+    SUMS(s);
 #pragma omp simd reduction(+ : s0, s1, s2, s3)
     for (int k = 0; k < count; k++) {
-        s0 += x[k] * w0[k];
-        s1 += x[k] * w1[k];
-        s2 += x[k] * w2[k];
-        s3 += x[k] * w3[k];
+        ADD(s, x[k]);
     }
-    out[0] = s0, out[1] = s1, out[2] = s2, out[3] = s3;
+    STORE(s, 0);
 }
 
-EVERY_PROCESSOR static void tile2(const float *restrict x, const float *restrict w, int count,
-                                  float out[restrict 2 * ROWS]) {
-    const float *restrict w0 = w, *restrict w1 = w + count, *restrict w2 = w1 + count, *restrict w3 = w2 + count;
-    const float *restrict z = x + count;
-    float s0 = 0, s1 = 0, s2 = 0, s3 = 0, t0 = 0, t1 = 0, t2 = 0, t3 = 0;
+EVERY_PROCESSOR static void tile2(const float *restrict x, const float *restrict w, int count, float *restrict out) {
+    FOUR_ROWS;
+    const float *restrict second = x + count;
+    SUMS(s);
+    SUMS(t);
 #pragma omp simd reduction(+ : s0, s1, s2, s3, t0, t1, t2, t3)
     for (int k = 0; k < count; k++) {
-        s0 += x[k] * w0[k];
-        s1 += x[k] * w1[k];
-        s2 += x[k] * w2[k];
-        s3 += x[k] * w3[k];
-        t0 += z[k] * w0[k];
-        t1 += z[k] * w1[k];
-        t2 += z[k] * w2[k];
-        t3 += z[k] * w3[k];
+        ADD(s, x[k]);
+        ADD(t, second[k]);
     }
-    out[0] = s0, out[1] = s1, out[2] = s2, out[3] = s3;
-    out[4] = t0, out[5] = t1, out[6] = t2, out[7] = t3;
+    STORE(s, 0);
+    STORE(t, ROWS);
+}
+
+EVERY_PROCESSOR static void tile3(const float *restrict x, const float *restrict w, int count, float *restrict out) {
+    FOUR_ROWS;
+    const float *restrict second = x + count, *restrict third = second + count;
+    SUMS(s);
+    SUMS(t);
+    SUMS(u);
+#pragma omp simd reduction(+ : s0, s1, s2, s3, t0, t1, t2, t3, u0, u1, u2, u3)
+    for (int k = 0; k < count; k++) {
+        ADD(s, x[k]);
+        ADD(t, second[k]);
+        ADD(u, third[k]);
+    }
+    STORE(s, 0);
+    STORE(t, ROWS);
+    STORE(u, 2 * ROWS);
 }
 
 /* Weights as they are held. `scales` and `codes` are NF4's: one scale for BLOCK weights, one value for each of 16 codes. */
@@ -82,23 +101,26 @@ static const float *from_nf4(const Weights *held, int row, float *restrict scrat
 }
 
 #ifdef HAS_VARIANTS
-/* Eight codes at a time: each half of the table fits into a register, and the code's fourth bit says which is meant. */
+/* Eight codes at a time: each half of the table, scaled, fits into a register, and a code's fourth bit says which half
+ * is meant. A code's first byte half comes first; the two shifts bring its three low bits down and its fourth up.
+ */
 __attribute__((target("avx2"))) static const float *from_nf4_avx2(const Weights *held, int row, float *scratch) {
     size_t first = (size_t)row * held->in_features;
     const uint8_t *pairs = (const uint8_t *)held->weights + first / 2;
     const float *scales = held->scales + first / BLOCK;
-    __m256 low = _mm256_loadu_ps(held->codes), high = _mm256_loadu_ps(held->codes + 8);
-    __m128i nibble = _mm_set1_epi8(15);
-    for (int k = 0; k < held->in_features; k += 16) {
+    const __m256 low = _mm256_loadu_ps(held->codes), high = _mm256_loadu_ps(held->codes + 8);
+    const __m256i down = _mm256_setr_epi32(4, 0, 12, 8, 20, 16, 28, 24);
+    const __m256i up = _mm256_setr_epi32(24, 28, 16, 20, 8, 12, 0, 4);
+    for (int k = 0; k < held->in_features; k += BLOCK) {
         __m256 scale = _mm256_set1_ps(scales[k / BLOCK]);
-        __m128i eight = _mm_loadl_epi64((const __m128i *)(pairs + k / 2));
-        __m128i even = _mm_and_si128(_mm_srli_epi16(eight, 4), nibble), odd = _mm_and_si128(eight, nibble);
-        __m128i codes = _mm_unpacklo_epi8(even, odd);
-        for (int half = 0; half < 2; half++, codes = _mm_srli_si128(codes, 8)) {
-            __m256i code = _mm256_cvtepu8_epi32(codes);
-            __m256 one = _mm256_permutevar8x32_ps(low, code), other = _mm256_permutevar8x32_ps(high, code);
-            __m256 value = _mm256_blendv_ps(one, other, _mm256_castsi256_ps(_mm256_slli_epi32(code, 28)));
-            _mm256_storeu_ps(scratch + k + 8 * half, _mm256_mul_ps(value, scale));
+        __m256 own_low = _mm256_mul_ps(low, scale), own_high = _mm256_mul_ps(high, scale);
+        for (int j = k; j < k + BLOCK; j += 8) {
+            int32_t eight;
+            memcpy(&eight, pairs + j / 2, sizeof eight);
+            __m256i codes = _mm256_set1_epi32(eight), index = _mm256_srlv_epi32(codes, down);
+            __m256 one = _mm256_permutevar8x32_ps(own_low, index), other = _mm256_permutevar8x32_ps(own_high, index);
+            __m256 is_high = _mm256_castsi256_ps(_mm256_sllv_epi32(codes, up));
+            _mm256_storeu_ps(scratch + j, _mm256_blendv_ps(one, other, is_high));
         }
     }
     return scratch;
@@ -117,19 +139,16 @@ static void block(Widen widen_row, const Weights *held, const float *x, const fl
             widen_row(held, row, scratch + (size_t)(row - from) * count);
     for (int row = from; row < to; row += ROWS) {
         const float *own = w + (size_t)(row - from) * count;
-        int rows = to - row < ROWS ? to - row : ROWS;
-        float padded[2 * ROWS];
-        for (int t = 0; t < tokens; t += 2) {
-            int pair = tokens - t > 1 ? 2 : 1;
+        for (int t = 0; t < tokens;) {
+            /* Four are two and two: three and one would read the rows as often, and the one alone is slow. */
+            int left = tokens - t, some = left == 4 || left == 2 ? 2 : left >= 3 ? 3 : 1;
             const float *token = x + (size_t)t * count;
-            if (rows == ROWS && pair == 2)
-                tile2(token, own, count, padded);
-            else if (rows == ROWS)
-                tile1(token, own, count, padded);
-            for (int each = 0; each < pair; each++)
-                for (int r = 0; r < rows; r++) {
-                    size_t at = (size_t)(t + each) * out_features + row + r;
-                    float sum = padded[each * ROWS + r] + (bias ? bias[row + r] : 0);
+            float sums[3 * ROWS];
+            (some == 3 ? tile3 : some == 2 ? tile2 : tile1)(token, own, count, sums);
+            for (int each = 0; each < some; each++, t++)
+                for (int r = 0; r < ROWS; r++) {
+                    size_t at = (size_t)t * out_features + row + r;
+                    float sum = sums[each * ROWS + r] + (bias ? bias[row + r] : 0);
                     if (narrow_y)
                         ((bf16 *)y)[at] = narrow(sum);
                     else

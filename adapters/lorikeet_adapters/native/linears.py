@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from bitsandbytes import functional as bnb
-from bitsandbytes.nn import Linear4bit
+from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from torch import nn
 
 from lorikeet_adapters.native.library import functions, pointers
@@ -23,9 +23,10 @@ ROWS = 4  # of a weight, which C computes together
 DTYPES = (torch.float32, torch.bfloat16)  # of x and y
 BLOCK = 64  # weights of NF4 that share a scale
 # Tokens for which each form is faster than PyTorch's own, measured with AVX2 on two cores; see docs/performance.md.
-FP32_TOKENS = range(1, 65)
+FP32_TOKENS = range(1, 1 << 31)
 BF16_TOKENS = range(4, 1 << 31)
 NF4_TOKENS = range(1, 1 << 31)
+INT8_TOKENS = range(1, 1 << 31)
 
 
 class Held:
@@ -50,6 +51,20 @@ class Held:
         tokens, narrow = wide.numel() // self._inside, x.dtype is torch.bfloat16
         assert x.shape[-1] == self._inside
         self._function(wide.data_ptr(), *self._at, y.data_ptr(), tokens, self._inside, self._outside, narrow)
+        return y
+
+
+class HeldInt8(Held):
+    """x is rounded to float16 first, as bitsandbytes does, and then in C to int8."""
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        wide = x.to(torch.float16).float().contiguous()
+        y = torch.empty(*x.shape[:-1], self._outside, dtype=x.dtype)
+        tokens, narrow = wide.numel() // self._inside, x.dtype is torch.bfloat16
+        assert x.shape[-1] == self._inside
+        rounded, sizes = torch.empty(wide.shape, dtype=torch.int16), torch.empty(tokens)
+        where = (wide.data_ptr(), *self._at, *pointers(rounded, sizes, y))
+        self._function(*where, tokens, self._inside, self._outside, narrow)
         return y
 
 
@@ -90,7 +105,11 @@ class NativeLinears:
 
 def _held(module: Any) -> Held | None:
     """None for what C does not compute, or not faster."""
-    if type(module) not in (nn.Linear, Linear4bit) or module.out_features % ROWS or not functions():
+    if (
+        type(module) not in (nn.Linear, Linear4bit, Linear8bitLt)
+        or module.out_features % ROWS
+        or not functions()
+    ):
         return None
     weight: Any = module.weight
     if weight.device.type != "cpu":
@@ -98,6 +117,8 @@ def _held(module: Any) -> Held | None:
     bias = None if module.bias is None else module.bias.detach().float()
     if isinstance(module, Linear4bit):
         return _held_nf4(module, bias)
+    if isinstance(module, Linear8bitLt):
+        return _held_int8(module, bias)
     if bfloat16_is_fast(weight.device):
         return None
     if weight.dtype is torch.float32:
@@ -118,3 +139,12 @@ def _held_nf4(module: Any, bias: torch.Tensor | None) -> Held | None:
         scales = bnb.dequantize_blockwise(state.absmax, state.state2) + state.offset
     tensors = (module.weight.data, scales.float().contiguous(), state.code.float().contiguous(), bias)
     return Held("linear_nf4", tensors, module, NF4_TOKENS)
+
+
+def _held_int8(module: Any, bias: torch.Tensor | None) -> Held | None:
+    """Its scales lie beside the weight until the first forward, then in the state."""
+    scales = module.weight.SCB if module.state.SCB is None else module.state.SCB
+    if module.state.threshold > 0 or module.weight.dtype is not torch.int8:
+        return None
+    tensors = (module.weight.data, scales.float().contiguous(), bias)
+    return HeldInt8("linear_int8", tensors, module, INT8_TOKENS)

@@ -8,7 +8,7 @@ import torch
 
 from lorikeet_adapters.native.library import functions, pointers
 from lorikeet_adapters.precision import bfloat16_is_fast
-from lorikeet_adapters.rank_rows.shares import Shares
+from lorikeet_adapters.shares import Shares
 
 NAMES = {torch.float32: "rank_rows_fp32", torch.bfloat16: "rank_rows_bf16"}
 FEW_TOKENS = 64

@@ -11,6 +11,7 @@ and infinity times zero is NaN, so the product is masked, never just multiplied 
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Protocol
 
 import torch
@@ -19,10 +20,11 @@ from torch.nn import functional as F
 from lorikeet_adapters.errors import RefusedError
 from lorikeet_adapters.native import rows
 from lorikeet_adapters.native.library import functions
-from lorikeet_adapters.rank_rows.shares import Shares
+from lorikeet_adapters.shares import Shares
 
 AUTO = "auto"
 NATIVE = "native"
+TRITON = "triton"
 
 
 Bound = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -68,6 +70,13 @@ def native(a: torch.Tensor, b: torch.Tensor, s: Shares) -> Bound:
     return (rows.bind if rows.takes(a.dtype, s) else batched)(a, b, s)
 
 
+def triton(a: torch.Tensor, b: torch.Tensor, s: Shares) -> Bound:
+    """Tiles in which S is zero are skipped. CUDA only, where Triton is there."""
+    from lorikeet_adapters.rank_rows import triton_rows
+
+    return triton_rows.bind(a, b, s)
+
+
 def _expand(b: torch.Tensor, s: Shares) -> Bound:
     """y + ((shrunk * s) @ b) for shrunk[T, R]; s is fp32, so a weight is never rounded by itself."""
     named = s.dense != 0
@@ -79,7 +88,7 @@ def _expand(b: torch.Tensor, s: Shares) -> Bound:
     return run
 
 
-KERNELS: dict[str, Kernel] = {"reference": reference, "torch": batched, NATIVE: native}
+KERNELS: dict[str, Kernel] = {"reference": reference, "torch": batched, NATIVE: native, TRITON: triton}
 
 
 def choose(name: str, device: torch.device) -> str:
@@ -92,4 +101,6 @@ def choose(name: str, device: torch.device) -> str:
             f"the native kernel cannot run on {device}: it is for CPUs, and built where there is a C compiler when "
             "the package is installed; use --kernel auto"
         )
+    if name == TRITON and (device.type != "cuda" or find_spec("triton") is None):
+        raise RefusedError(f"the kernel of Triton cannot run on {device}: it is for CUDA; use --kernel auto")
     return name

@@ -10,7 +10,7 @@ import torch
 
 from lorikeet_adapters.mix import Mix
 from lorikeet_adapters.rank_rows.arena import Extent
-from lorikeet_adapters.rank_rows.shares import Shares
+from lorikeet_adapters.shares import Shares
 
 Extents: TypeAlias = Mapping[str, Extent]  # generation -> its rows in one module
 

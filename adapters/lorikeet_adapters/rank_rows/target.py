@@ -13,7 +13,7 @@ from lorikeet_adapters.mix import Mix
 from lorikeet_adapters.rank_rows.arena import Arena, Extent
 from lorikeet_adapters.rank_rows.kernels import Bound, Kernel, looked_up
 from lorikeet_adapters.rank_rows.layout import ActiveRows, active_rows
-from lorikeet_adapters.rank_rows.shares import Shares
+from lorikeet_adapters.shares import Shares
 
 Key = tuple[tuple[str, Extent], ...]
 

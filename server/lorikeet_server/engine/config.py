@@ -14,6 +14,7 @@ class KernelName(StrEnum):
     AUTO = "auto"
     NATIVE = "native"
     TORCH = "torch"
+    TRITON = "triton"
     REFERENCE = "reference"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from bitsandbytes import functional as bnb
-from bitsandbytes.nn import Linear4bit
+from bitsandbytes.nn import Int8Params, Linear4bit, Linear8bitLt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -108,7 +108,7 @@ def test_an_nf4_layer_is_bitsandbytes_to_rounding(
         torch.testing.assert_close(found, stock, rtol=8e-3 if rough else 1e-5, atol=1e-3 if rough else 1e-5)
 
 
-FORMS = st.sampled_from(["fp32", "bf16", "nf4"])
+FORMS = st.sampled_from(["fp32", "bf16", "nf4", "int8"])
 
 
 def test_a_token_does_not_depend_on_its_neighbours(functions: Functions) -> None:
@@ -119,7 +119,7 @@ def test_a_token_does_not_depend_on_its_neighbours(functions: Functions) -> None
     def holds(form: str, tokens: int, shape: tuple[int, int], seed: int) -> None:
         dtype = torch.bfloat16 if form == "bf16" else torch.float32
         plain = layer(*shape, dtype, seed=seed)
-        module = nf4(plain) if form == "nf4" else plain
+        module = {"nf4": nf4, "int8": int8}.get(form, lambda each: each)(plain)
         x = torch.randn(tokens, shape[0], dtype=dtype)
         together = computed(module, x)
         for token in range(tokens):
@@ -178,3 +178,46 @@ def test_what_c_does_not_compute_is_left_alone(functions: Functions, monkeypatch
 def test_without_the_library_everything_is_pytorchs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linears, "functions", dict)
     assert len(NativeLinears(layer(64, 4, torch.float32))) == 0
+
+
+def int8(plain: nn.Linear) -> Linear8bitLt:
+    made: Any = Linear8bitLt(
+        plain.in_features, plain.out_features, plain.bias is not None, has_fp16_weights=False, threshold=0.0
+    )
+    made.weight = Int8Params(plain.weight.data.clone(), requires_grad=False, has_fp16_weights=False).to("cpu")
+    if plain.bias is not None:
+        made.bias = plain.bias
+    return made.requires_grad_(False).eval()
+
+
+@pytest.mark.parametrize("used", [False, True], ids=["fresh", "after a forward"])
+@pytest.mark.parametrize("bias", [False, True], ids=["plain", "bias"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("shape", [*SHAPES, *ODD_SHAPES], ids=str)
+def test_an_int8_layer_is_bitsandbytes(
+    functions: Functions, shape: tuple[int, int], dtype: torch.dtype, bias: bool, used: bool
+) -> None:
+    """Integers have no order of summation: what differs is the rounding of their product with the scales."""
+    module = int8(layer(*shape, torch.float32, bias))
+    for tokens in TOKENS:
+        x = torch.randn(tokens, shape[0], dtype=dtype)
+        x[0] *= 1000
+        with torch.no_grad():
+            stock = int8(layer(*shape, torch.float32, bias))(x)
+            if used:
+                module(x)
+        found = computed(module, x)
+        assert found.dtype is stock.dtype is dtype
+        rough = dtype is torch.bfloat16
+        torch.testing.assert_close(found, stock, rtol=8e-3 if rough else 1e-5, atol=1e-2 if rough else 1e-4)
+
+
+def test_a_token_of_int8_that_is_not_finite_or_nothing_stays_alone(functions: Functions) -> None:
+    module = int8(layer(64, 20, torch.float32))
+    x = torch.randn(6, 64)
+    clean = computed(module, x)
+    x[0, 3], x[1, 63], x[2] = float("nan"), float("-inf"), 0.0
+    found = computed(module, x)
+    assert torch.equal(found[3:], clean[3:])
+    assert not found[:2].isfinite().any()
+    assert not found[2].any()

@@ -11,7 +11,7 @@ from lorikeet_adapters.errors import RefusedError
 from lorikeet_adapters.native import library, rows
 from lorikeet_adapters.rank_rows import kernels
 from lorikeet_adapters.rank_rows.kernels import AUTO, KERNELS, choose, reference
-from lorikeet_adapters.rank_rows.shares import Shares
+from lorikeet_adapters.shares import Shares
 from lorikeet_server.engine.config import KernelName
 from tests.adapters.native.conftest import Functions
 
@@ -121,3 +121,12 @@ def test_a_gpu_has_no_use_for_it(functions: Functions, monkeypatch: pytest.Monke
     assert (choose(AUTO, CPU), choose(AUTO, CUDA)) == ("native", "torch")
     with pytest.raises(RefusedError, match="cuda"):
         choose("native", CUDA)
+
+
+def test_triton_is_for_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    for device, found in ((CPU, object()), (CUDA, None)):
+        monkeypatch.setattr(kernels, "find_spec", lambda name, found=found: found)
+        with pytest.raises(RefusedError, match="it is for CUDA"):
+            choose("triton", device)
+    monkeypatch.setattr(kernels, "find_spec", lambda name: object())
+    assert choose("triton", CUDA) == "triton"

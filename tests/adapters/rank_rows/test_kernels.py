@@ -11,8 +11,9 @@ from lorikeet_adapters.mix import BASE_MIX, Mix, Term
 from lorikeet_adapters.rank_rows.arena import Arena, Extent
 from lorikeet_adapters.rank_rows.kernels import KERNELS
 from lorikeet_adapters.rank_rows.layout import active_rows
-from lorikeet_adapters.rank_rows.shares import Shares
+from lorikeet_adapters.shares import Shares
 from lorikeet_adapters.weights import ModuleRows
+from tests.kernels import ON_CPU
 
 CPU = torch.device("cpu")
 
@@ -79,7 +80,7 @@ def arranged(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kind", ["identical", "distinct", "uniform", "zipf", "blends"])
-@pytest.mark.parametrize("kernel", list(KERNELS))
+@pytest.mark.parametrize("kernel", ON_CPU)
 def test_every_token_gets_its_own_adapters_share(kernel: str, kind: str, dtype: torch.dtype) -> None:
     held = adapters(dtype)
     mixes = popularity(kind)
@@ -94,7 +95,7 @@ def test_every_token_gets_its_own_adapters_share(kernel: str, kind: str, dtype: 
     assert torch.equal(out[5], y[5]), "the base row, bit for bit"
 
 
-@pytest.mark.parametrize("kernel", list(KERNELS))
+@pytest.mark.parametrize("kernel", ON_CPU)
 def test_one_mix_for_a_whole_prompt(kernel: str) -> None:
     held = adapters(torch.float32)
     mix = Mix.of([Term("g1", 0.7), Term("g4", -0.3)])
@@ -104,7 +105,7 @@ def test_one_mix_for_a_whole_prompt(kernel: str) -> None:
     torch.testing.assert_close(out, expected(x, y, [mix] * TOKENS, held), rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("kernel", list(KERNELS))
+@pytest.mark.parametrize("kernel", ON_CPU)
 def test_a_row_is_the_same_whatever_huge_weights_its_neighbours_use(kernel: str) -> None:
     """x . a overflows to infinity for every token; only those that asked for the adapter may see it."""
     held = adapters(torch.float32)
@@ -121,7 +122,7 @@ def test_a_row_is_the_same_whatever_huge_weights_its_neighbours_use(kernel: str)
             assert torch.equal(beside[token], clean[token]), token
 
 
-@pytest.mark.parametrize("kernel", list(KERNELS))
+@pytest.mark.parametrize("kernel", ON_CPU)
 @pytest.mark.parametrize("poison", [float("inf"), float("nan")])
 def test_a_token_that_is_not_finite_stays_alone(kernel: str, poison: float) -> None:
     held = adapters(torch.float32)

@@ -16,6 +16,7 @@ from lorikeet_adapters.rank_rows.rows import RankRows
 from lorikeet_adapters.rank_rows.target import Part, Selection
 from lorikeet_adapters.spec import parse_spec
 from lorikeet_adapters.weights import AdapterWeights, ModuleRows, load_weights
+from tests.kernels import ON_CPU
 from tests.tiny import peft_model, save_adapter, save_model
 
 PROMPTS = torch.tensor([[1, 5, 9, 20], [7, 7, 3, 2], [40, 30, 20, 10], [99, 98, 97, 96]])
@@ -39,7 +40,7 @@ def base(folders: dict[str, Path]) -> BaseModel:
     return load_base(str(folders["base"]), "fp32")
 
 
-@pytest.fixture(params=["torch", "reference", "native"])
+@pytest.fixture(params=ON_CPU)
 def rows(request: pytest.FixtureRequest, base: BaseModel) -> Iterator[RankRows]:
     made = RankRows(base, 512, request.param)
     yield made

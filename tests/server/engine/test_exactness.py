@@ -15,6 +15,7 @@ from lorikeet_server.engine.config import EngineConfig
 from lorikeet_server.engine.engine import Engine
 from lorikeet_server.engine.request import Request, Sampling, Token
 from lorikeet_server.engine.roster import Vocabulary
+from tests.kernels import ON_CPU
 from tests.tiny import CONFIGS, blended_model, greedy, peft_model, save_adapter, save_model
 
 RANKS = {"triage": 4, "extract": 16, "formal": 8, "friendly": 3}
@@ -82,7 +83,7 @@ def world(
     return base, adapters
 
 
-@pytest.mark.parametrize("kernel", ["torch", "reference", "native"])
+@pytest.mark.parametrize("kernel", ON_CPU)
 def test_every_row_of_a_mixed_batch_equals_the_oracle(
     world: tuple[Path, dict[str, Path]], kernel: str
 ) -> None:
