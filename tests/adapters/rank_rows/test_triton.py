@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 import torch
 
 from lorikeet_adapters.rank_rows.kernels import reference
 from lorikeet_adapters.shares import Shares
 
-os.environ.setdefault("TRITON_INTERPRET", "1")  # read when the kernels are defined
-pytest.importorskip("triton", reason="needs triton, which CUDA builds of PyTorch bring")
+pytest.importorskip("triton", reason="needs triton, which is for Linux on x86-64")
 
 
 def shares(tokens: int, ranks: int) -> Shares:
