@@ -30,7 +30,10 @@ SERVER_FACTS = (
 class Client:
     """`url` is the server's root, below which /v1/completions lies."""
 
-    def __init__(self, url: str, key: str = "", *, connections: int, timeout: float = 600.0) -> None:
+    def __init__(
+        self, url: str, key: str = "", *, connections: int, plain: bool = False, timeout: float = 600.0
+    ) -> None:
+        self._more = {} if plain else {"ignore_eos": True}
         limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
         headers = {"authorization": f"Bearer {key}"} if key else {}
         self._http = httpx.AsyncClient(
@@ -67,7 +70,7 @@ class Client:
             "temperature": 0,
             "stream": True,
             "stream_options": {"include_usage": True},
-            "ignore_eos": True,
+            **self._more,
         }
         lines: list[tuple[float, str]] = []
         error = ""

@@ -48,6 +48,7 @@ SETTINGS: Mapping[str, Sequence[str]] = {
         "skew",
         "prompt_words",
         "reuse_prompts",
+        "plain",
         "output_len",
         "goodput_objectives_ms",
     ),

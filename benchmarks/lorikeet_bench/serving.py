@@ -41,7 +41,7 @@ async def drive(
 ) -> Session:
     """Warm every model up, then send the workload. Raises PlanRefused when the server is not there."""
     connections = workload.concurrency if workload.rate is None else OPEN_LOOP_CONNECTIONS
-    client = Client(url, key, connections=connections or 1)
+    client = Client(url, key, connections=connections or 1, plain=workload.plain)
     try:
         await _check_models(client, url, workload.models)
         await _warm_up(client, workload)
@@ -60,9 +60,9 @@ async def _check_models(client: Client, url: str, wanted: Sequence[str]) -> None
         there = await client.models()
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError) as error:
         raise PlanRefused(f"no OpenAI-compatible server answers at {url}: {error}") from error
-    # A blend is no entry of its own, but its parts are; other servers may serve what they do not list.
+    # A blend is no entry of its own, but its parts are. Who lists nothing serves what it does not list.
     missing = [name for name in wanted if name not in there and not set(there) & {*_parts(name)}]
-    if missing:
+    if there and missing:
         raise PlanRefused(f"{url} does not list the model {missing[0]}; it lists {', '.join(there[:20])}")
 
 

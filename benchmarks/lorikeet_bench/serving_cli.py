@@ -45,6 +45,10 @@ def serving(
         bool,
         typer.Option(help="Send the prompts of every run of this seed, which the server may have kept."),
     ] = False,
+    plain: Annotated[
+        bool,
+        typer.Option(help="Send OpenAI's own fields alone, without ignore_eos; answers may end early."),
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="File to write the JSON document to.")] = None,
 ) -> None:
     """TTFT, TPOT, ITL, end to end, throughput and goodput of a running server.
@@ -68,6 +72,7 @@ def serving(
         skew=skew,
         seed=seed,
         nonce="" if reuse_prompts else secrets.token_hex(4),
+        plain=plain,
     )
     objectives = Objectives.parse(goodput)
     if not url.startswith(("http://", "https://")):

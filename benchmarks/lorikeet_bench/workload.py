@@ -46,7 +46,8 @@ class Workload:
     """`rate` requests a second arrive (open loop), or, when it is None, `concurrency` are always under way.
 
     `nonce` stands before every prompt. A server that keeps the beginnings of prompts would otherwise
-    answer the second run of one seed from its cache.
+    answer the second run of one seed from its cache. `plain` requests have OpenAI's own fields alone, for
+    servers that refuse `ignore_eos`; their answers may end early.
 
     Raises PlanRefused when it is made with a value that cannot be sent.
     """
@@ -62,6 +63,7 @@ class Workload:
     skew: float | None = None
     seed: int = 0
     nonce: str = ""
+    plain: bool = False
 
     def __post_init__(self) -> None:
         if not self.models or not all(self.models):

@@ -8,6 +8,7 @@ import json
 import statistics
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from threading import Thread
 from typing import Any
@@ -243,6 +244,28 @@ def test_a_server_of_another_make_is_driven_and_its_failures_counted(rate: float
     if rate is None:
         assert session.peak <= 3
         assert peer.peak <= 3
+
+
+class Narrow(Peer):
+    """It lists no model and refuses what OpenAI has not, as transformers' own server does of a local folder."""
+
+    async def models(self, http: Request) -> Response:
+        return JSONResponse({"object": "list", "data": []})
+
+    async def complete(self, http: Request) -> Response:
+        known = {"model", "prompt", "max_tokens", "temperature", "stream", "stream_options"}
+        if unknown := (await http.json()).keys() - known:
+            return JSONResponse({"detail": f"Unexpected fields in the request: {unknown}"}, 422)
+        return await super().complete(http)
+
+
+def test_a_server_that_knows_openais_fields_alone_is_driven_plainly() -> None:
+    workload = Workload(("rich",), requests=8, tokens=4, concurrency=2)
+    with listening(Narrow()) as url:
+        with pytest.raises(PlanRefused, match="ignore_eos"):
+            asyncio.run(drive(url, workload))
+        session = asyncio.run(drive(url, replace(workload, plain=True)))
+    assert not [each.error for each in session.exchanges if each.error]
 
 
 def test_a_server_that_is_not_there_and_a_model_it_has_not_are_refused() -> None:
