@@ -14,15 +14,19 @@ SHOWN = 5
 
 
 def functions(path: Path) -> Iterator[tuple[int, str, int]]:
-    """Lines, name and positional parameters of every function; commands are Typer's, whose options are parameters."""
+    """Lines, name and positional parameters of every function.
+
+    Commands are Typer's, whose options are parameters, and kernels Triton's, which take pointers and sizes.
+    """
     for node in ast.walk(ast.parse(path.read_text())):
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             continue
         parameters = [each.arg for each in (*node.args.posonlyargs, *node.args.args)]
-        is_command = any("command" in ast.unparse(each) for each in node.decorator_list)
+        decorators = " ".join(ast.unparse(each) for each in node.decorator_list)
+        is_free = "command" in decorators or "triton.jit" in decorators
         own = [each for each in parameters if each not in ("self", "cls")]
         lines = (node.end_lineno or node.lineno) - node.lineno + 1
-        yield lines, f"{path.relative_to(ROOT)}:{node.lineno} {node.name}", 0 if is_command else len(own)
+        yield lines, f"{path.relative_to(ROOT)}:{node.lineno} {node.name}", 0 if is_free else len(own)
 
 
 def main() -> int:

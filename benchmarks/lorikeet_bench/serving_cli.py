@@ -45,10 +45,7 @@ def serving(
         bool,
         typer.Option(help="Send the prompts of every run of this seed, which the server may have kept."),
     ] = False,
-    plain: Annotated[
-        bool,
-        typer.Option(help="Send OpenAI's own fields alone, without ignore_eos; answers may end early."),
-    ] = False,
+    plain: Annotated[bool, typer.Option(help="OpenAI's own fields alone: no ignore_eos.")] = False,
     out: Annotated[Path | None, typer.Option(help="File to write the JSON document to.")] = None,
 ) -> None:
     """TTFT, TPOT, ITL, end to end, throughput and goodput of a running server.
