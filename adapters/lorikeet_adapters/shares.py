@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -26,13 +26,19 @@ class Shares:
     """`dense` is S[T, R] in fp32."""
 
     dense: torch.Tensor
+    _spans: dict[int, Shares] = field(default_factory=dict, compare=False, repr=False)
 
     def __len__(self) -> int:
         return self.dense.shape[0]
 
     def each(self, span: int) -> Shares:
-        """Each row for `span` tokens that follow one another."""
-        return self if span == 1 else Shares(self.dense.repeat_interleave(span, 0))
+        """Each row for `span` tokens that follow one another. The last one asked for is kept: every layer asks."""
+        if span == 1:
+            return self
+        if span not in self._spans:
+            self._spans.clear()
+            self._spans[span] = Shares(self.dense.repeat_interleave(span, 0))
+        return self._spans[span]
 
     @cached_property
     def entries(self) -> Entries:

@@ -99,8 +99,8 @@ class NativeLinears:
         self._replaced = []
 
     def _forward(self, held: Held, stock: Any, x: torch.Tensor) -> torch.Tensor:
-        fits = self._on and math.prod(x.shape[:-1]) in held.tokens and x.dtype in DTYPES
-        return held(x) if fits else stock(x)
+        here = self._on and x.dtype in DTYPES and x.device.type == "cpu"
+        return held(x) if here and math.prod(x.shape[:-1]) in held.tokens else stock(x)
 
 
 def _held(module: Any) -> Held | None:
@@ -112,15 +112,15 @@ def _held(module: Any) -> Held | None:
     ):
         return None
     weight: Any = module.weight
-    if weight.device.type != "cpu":
+    if weight.device.type != "cpu" or not weight.is_contiguous():
         return None
     bias = None if module.bias is None else module.bias.detach().float()
     if isinstance(module, Linear4bit):
         return _held_nf4(module, bias)
+    if bfloat16_is_fast(weight.device):  # nor is C known to be faster in the other forms
+        return None
     if isinstance(module, Linear8bitLt):
         return _held_int8(module, bias)
-    if bfloat16_is_fast(weight.device):
-        return None
     if weight.dtype is torch.float32:
         return Held("linear_fp32", (weight.detach(), bias), module, FP32_TOKENS)
     if weight.dtype is torch.bfloat16:

@@ -16,6 +16,8 @@ from lorikeet_adapters.rank_rows.layout import ActiveRows, active_rows
 from lorikeet_adapters.shares import Shares
 
 Key = tuple[tuple[str, Extent], ...]
+# Layouts that a part is bound for: a decode step's, the head's, a prompt's. One adapter's prompts have any length.
+MOST_BOUND = 4
 
 
 class Selection:
@@ -82,6 +84,8 @@ class Part:
     def bound(self, kernel: Kernel, lead: torch.Size) -> Bound:
         """What adds the rows' share to tokens laid out as `lead`."""
         if lead not in self._bound:
+            if len(self._bound) == MOST_BOUND:
+                self._bound.clear()
             a, b = self.rows()
             self._bound[lead] = kernel(a, b, self.s(lead))
         return self._bound[lead]

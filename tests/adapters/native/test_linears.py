@@ -162,16 +162,20 @@ def test_what_c_does_not_compute_is_left_alone(functions: Functions, monkeypatch
 
     packed = nf4(layer(64, 4, torch.float32))
     packed.support_avx512bf16_for_cpu = True
+    turned = layer(64, 64, torch.float32)
+    turned.weight.data = turned.weight.data.T
     others = [
         layer(64, 6, torch.float32),  # rows that do not come by fours
         layer(64, 4, torch.float16),
         Own(64, 4),
         nn.Embedding(4, 4),
         packed,
+        turned,
     ]
     assert [len(NativeLinears(each)) for each in others] == [0] * len(others)
     monkeypatch.setattr(linears, "bfloat16_is_fast", lambda device: True)
     assert len(NativeLinears(layer(64, 4, torch.bfloat16))) == 0
+    assert len(NativeLinears(int8(layer(64, 4, torch.float32)))) == 0
     assert len(NativeLinears(nf4(layer(64, 4, torch.float32)))) == 1
 
 

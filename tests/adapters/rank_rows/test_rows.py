@@ -165,6 +165,21 @@ def test_a_step_that_breaks_on_its_way_leaves_nothing_active(
         assert torch.equal(logits(base), expected)
 
 
+def test_prompts_of_every_length_leave_nothing_behind(
+    rows: RankRows, base: BaseModel, folders: dict[str, Path]
+) -> None:
+    """The mixes stay the same, so nothing chosen for them is ever given up."""
+    rows.insert("a", read(folders["a"], base))
+    for tokens in (*range(1, 20), 1):
+        with rows.step([mix(a=1)]), torch.no_grad():
+            base.model(torch.ones(1, tokens, dtype=torch.long))
+    parts = [part for target in rows._targets.values() for part in target.parts]
+    assert max(len(part._bound) for part in parts) <= 8
+    chosen = [part.active for part in parts if part.active]
+    assert chosen
+    assert max(len(each.s._spans) for each in chosen) <= 1
+
+
 def test_rows_that_come_and_go_are_seen_by_the_very_mixes_of_the_step_before(
     rows: RankRows, base: BaseModel, folders: dict[str, Path]
 ) -> None:
