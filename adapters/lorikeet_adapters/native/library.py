@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import logging
 from collections.abc import Callable, Mapping
 from functools import cache
 
 import torch
 
+log = logging.getLogger(__name__)
 MODULE = "lorikeet_adapters.native._native"
 # Name -> how many pointers it takes, and how many numbers after them.
 FUNCTIONS = {
@@ -18,12 +20,13 @@ FUNCTIONS = {
     "linear_fp32": (4, 4),
     "linear_nf4": (6, 4),
     "linear_int8": (7, 4),
+    "has_variants": (0, 0),
 }
 
 
 @cache
-def functions() -> Mapping[str, Callable[..., None]]:
-    """By name; none where the package was installed without a C compiler.
+def functions() -> Mapping[str, Callable[..., int | None]]:
+    """By name; none where the package was installed without a C compiler, or what was built does not fit.
 
     PyTorch is imported before it is loaded, so that PyTorch's OpenMP serves it, too: two pools of
     threads would fight over the cores.
@@ -32,16 +35,25 @@ def functions() -> Mapping[str, Callable[..., None]]:
     spec = importlib.util.find_spec(MODULE)
     if spec is None or spec.origin is None:
         return {}
-    return declared(ctypes.CDLL(spec.origin))
+    try:
+        return declared(ctypes.CDLL(spec.origin))
+    except (OSError, AttributeError) as error:
+        log.warning("the native kernel cannot be loaded, install the package again: %s", error)
+        return {}
 
 
-def declared(library: ctypes.CDLL) -> Mapping[str, Callable[..., None]]:
+def is_fast() -> bool:
+    """Whether it was built for more than the oldest processor of the architecture; elsewhere PyTorch is faster."""
+    return bool(functions()) and bool(functions()["has_variants"]())
+
+
+def declared(library: ctypes.CDLL) -> Mapping[str, Callable[..., int | None]]:
     """The functions of a library, with what each takes."""
-    found: dict[str, Callable[..., None]] = {}
+    found: dict[str, Callable[..., int | None]] = {}
     for name, (pointers, numbers) in FUNCTIONS.items():
         function = found[name] = getattr(library, name)
         function.argtypes = [ctypes.c_void_p] * pointers + [ctypes.c_int] * numbers
-        function.restype = None
+        function.restype = ctypes.c_int if name == "has_variants" else None
     return found
 
 

@@ -177,6 +177,14 @@ static void linear(Widen widen_row, Weights held, const float *x, const float *b
     }
 }
 
+int has_variants(void) {
+#ifdef HAS_VARIANTS
+    return 1;
+#else
+    return 0;
+#endif
+}
+
 /* All take x[tokens, in_features] in fp32 and a bias in fp32 or none; out_features is a multiple of ROWS. */
 
 void linear_bf16(const float *x, const void *weights, const float *bias, void *y, int tokens, int in_features,

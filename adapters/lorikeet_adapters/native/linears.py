@@ -98,9 +98,14 @@ class NativeLinears:
                 module.forward = forward.args[1]
         self._replaced = []
 
-    def _forward(self, held: Held, stock: Any, x: torch.Tensor) -> torch.Tensor:
-        here = self._on and x.dtype in DTYPES and x.device.type == "cpu"
-        return held(x) if here and math.prod(x.shape[:-1]) in held.tokens else stock(x)
+    def _forward(self, held: Held, stock: Any, *inputs: torch.Tensor, **named: torch.Tensor) -> torch.Tensor:
+        if self._on and len(inputs) == 1 and not named:
+            (x,) = inputs
+            here = x.dtype in DTYPES and x.device.type == "cpu"
+            if here and math.prod(x.shape[:-1]) in held.tokens:
+                return held(x)
+        found: torch.Tensor = stock(*inputs, **named)
+        return found
 
 
 def _held(module: Any) -> Held | None:
@@ -114,7 +119,7 @@ def _held(module: Any) -> Held | None:
     weight: Any = module.weight
     if weight.device.type != "cpu" or not weight.is_contiguous():
         return None
-    bias = None if module.bias is None else module.bias.detach().float()
+    bias = None if module.bias is None else module.bias.detach().float().contiguous()
     if isinstance(module, Linear4bit):
         return _held_nf4(module, bias)
     if bfloat16_is_fast(weight.device):  # nor is C known to be faster in the other forms

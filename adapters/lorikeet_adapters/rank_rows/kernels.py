@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from lorikeet_adapters.errors import RefusedError
 from lorikeet_adapters.native import rows
-from lorikeet_adapters.native.library import functions
+from lorikeet_adapters.native.library import functions, is_fast
 from lorikeet_adapters.shares import Shares
 
 AUTO = "auto"
@@ -93,10 +93,9 @@ KERNELS: dict[str, Kernel] = {"reference": reference, "torch": batched, NATIVE: 
 
 def choose(name: str, device: torch.device) -> str:
     """The kernel that `name`, one of KERNELS or `auto`, means on a device. Raises RefusedError for one it cannot run."""
-    able = device.type == "cpu" and bool(functions())
     if name == AUTO:
-        return NATIVE if able else "torch"
-    if name == NATIVE and not able:
+        return NATIVE if device.type == "cpu" and is_fast() else "torch"
+    if name == NATIVE and (device.type != "cpu" or not functions()):
         raise RefusedError(
             f"the native kernel cannot run on {device}: it is for CPUs, and built where there is a C compiler when "
             "the package is installed; use --kernel auto"

@@ -39,5 +39,6 @@ class EngineConfig:
         300, "A step that takes longer hangs: the log gets every thread's stack, health turns red.", least=1
     )
     kernel: KernelName = option(
-        KernelName.AUTO, "How adapters are computed; auto is native on a CPU where it was built, else torch."
+        KernelName.AUTO,
+        "What computes adapters and linear layers; auto is native on a CPU where it was built, else torch.",
     )

@@ -15,6 +15,7 @@ from transformers.cache_utils import DynamicCache
 
 from lorikeet_server.engine.batch import PrefillChunk
 
+PADDED = 2  # times the tokens of its prompts that a group may be at most
 # A forward of its own costs about as much as so many tokens of padding: its weights are read once more.
 CPU_FORWARD_COST = 32
 CUDA_FORWARD_COST = 256
@@ -28,13 +29,19 @@ def together(chunks: Iterable[PrefillChunk], forward_cost: int) -> Iterator[tupl
         (others if chunk.start or chunk.is_scored else fresh).append(chunk)
     group: list[PrefillChunk] = []
     for chunk in sorted(fresh, key=lambda each: -len(each.tokens)):
-        if group and len(group[0].tokens) - len(chunk.tokens) > forward_cost:
+        if group and not _may_join(chunk, group, forward_cost):
             yield tuple(group)
             group = []
         group.append(chunk)
     if group:
         yield tuple(group)
     yield from ((chunk,) for chunk in others)
+
+
+def _may_join(chunk: PrefillChunk, group: Sequence[PrefillChunk], forward_cost: int) -> bool:
+    longest, own = len(group[0].tokens), len(chunk.tokens)
+    real = sum(len(each.tokens) for each in group) + own
+    return longest - own <= forward_cost and longest * (len(group) + 1) <= PADDED * real
 
 
 def padded(

@@ -22,10 +22,13 @@ class PrefixStore:
     def __len__(self) -> int:
         return len(self._blocks)
 
-    def keep(self, blocks: Iterable[tuple[bytes, int]], cache: DynamicCache) -> None:
-        """Keep tokens [start, start + BLOCK) of a prompt for each (key, start): all of them or none."""
-        kept = {key: _cut(cache, slice(start, start + BLOCK)) for key, start in blocks}
-        self._blocks |= kept
+    def keep(self, prompts: Iterable[tuple[Iterable[tuple[bytes, int]], DynamicCache]]) -> None:
+        """Keep tokens [start, start + BLOCK) of each prompt for each (key, start) of it: all of them or none."""
+        self._blocks |= {
+            key: _cut(cache, slice(start, start + BLOCK))
+            for blocks, cache in prompts
+            for key, start in blocks
+        }
 
     def find(self, keys: Sequence[bytes]) -> list[Block]:
         """The blocks themselves, not copied; they outlast `forget`."""

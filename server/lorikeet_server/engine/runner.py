@@ -155,12 +155,14 @@ class Runner:
         A request's last chunk takes a slot.
         """
         logits = self._prefill_alone(*chunks) if len(chunks) == 1 else self._prefill_together(chunks)
-        for chunk in chunks:
-            cache = self._prefilling[chunk.request.id]
+        caches = [self._prefilling[chunk.request.id] for chunk in chunks]
+        for chunk, cache in zip(chunks, caches, strict=True):
             if chunk.is_last:
-                self._cache.join(self._prefilling.pop(chunk.request.id))
+                self._cache.join(cache)
                 self._order.append(chunk.request.id)
-            self._prefixes.keep(chunk.keep, cache)
+                del self._prefilling[chunk.request.id]
+        # Last: when memory runs out before, nothing is kept that nobody knows of.
+        self._prefixes.keep(zip((chunk.keep for chunk in chunks), caches, strict=True))
         return logits
 
     def detach(self) -> None:

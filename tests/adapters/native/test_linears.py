@@ -156,6 +156,14 @@ def test_layers_are_their_own_outside_of_a_step_and_afterwards(functions: Functi
     assert module.forward != forward, "what the first left behind computes nothing of its own"
 
 
+def test_a_layer_that_is_called_by_name_is_its_own(functions: Functions) -> None:
+    module, x = layer(64, 20, torch.float32), torch.randn(2, 64)
+    native = NativeLinears(module)
+    with native.on(), torch.no_grad():
+        assert torch.equal(module(input=x), F.linear(x, module.weight))
+    native.detach()
+
+
 def test_what_c_does_not_compute_is_left_alone(functions: Functions, monkeypatch: pytest.MonkeyPatch) -> None:
     class Own(nn.Linear):
         """Its forward may be another."""

@@ -98,6 +98,21 @@ def test_the_names_of_kernels_are_those_of_the_flag() -> None:
     assert {AUTO, *KERNELS} == set(KernelName)
 
 
+def test_a_library_of_another_version_is_none_and_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    if not library.functions():
+        pytest.skip("the package was installed without a C compiler")
+    monkeypatch.setattr(library, "FUNCTIONS", {**library.FUNCTIONS, "linear_int3": (1, 1)})
+    library.functions.cache_clear()
+    try:
+        assert library.functions() == {}
+        assert "install the package again" in caplog.text
+        assert choose(AUTO, CPU) == choose("torch", CPU) == "torch"
+    finally:
+        library.functions.cache_clear()
+
+
 @pytest.mark.parametrize("name", ["torch", "reference"])
 @pytest.mark.parametrize("device", [CPU, CUDA], ids=str)
 def test_kernels_of_pytorch_run_everywhere(name: str, device: torch.device) -> None:
@@ -118,7 +133,10 @@ def test_where_nothing_was_built_pytorch_does_it(monkeypatch: pytest.MonkeyPatch
 
 def test_a_gpu_has_no_use_for_it(functions: Functions, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "functions", lambda: functions)
-    assert (choose(AUTO, CPU), choose(AUTO, CUDA)) == ("native", "torch")
+    monkeypatch.setattr(library, "functions", lambda: functions)
+    # What runs on any processor of its kind is slower than PyTorch.
+    expected = "native" if functions["has_variants"]() else "torch"
+    assert (choose(AUTO, CPU), choose("native", CPU), choose(AUTO, CUDA)) == (expected, "native", "torch")
     with pytest.raises(RefusedError, match="cuda"):
         choose("native", CUDA)
 

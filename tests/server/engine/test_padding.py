@@ -35,6 +35,7 @@ def test_every_chunk_is_computed_once_and_padding_costs_less_than_a_forward(
     for group in groups:
         lengths = [len(each.tokens) for each in group]
         assert max(lengths) - min(lengths) <= cost
+        assert max(lengths) * len(lengths) <= 2 * sum(lengths)
         assert len(group) == 1 or not any(each.start or each.is_scored for each in group)
 
 
