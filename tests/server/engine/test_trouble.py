@@ -20,6 +20,7 @@ from lorikeet_adapters.weights import AdapterWeights
 from lorikeet_server.engine.failures import OUT_OF_MEMORY, QUEUED_TOO_LONG, TOOK_TOO_LONG
 from lorikeet_server.engine.prefix_store import PrefixStore
 from lorikeet_server.engine.request import FinishReason
+from lorikeet_server.engine.slot_cache import SlotCache
 from lorikeet_server.engine.watchdog import Pulse, Watchdog
 from tests.server.engine.test_engine import World, request, rows_for
 from tests.tiny import greedy, make_model, save_model
@@ -194,6 +195,27 @@ def test_a_kept_prompt_that_finds_no_memory_fails_the_newest_alone(base: BaseMod
     world.run(request("next", prompt=40, tokens=4))
     assert world.tokens("next") == greedy(make_model("llama"), list(range(1, 41)), 4)
     assert world.engine.stats.prefix_hit_tokens >= 2 * 32, "the kept blocks outlast it"
+    world.engine.close()
+
+
+@pytest.mark.safety("reliability 8")
+def test_prompts_computed_together_that_find_no_memory_keep_nothing_unknown(
+    base: BaseModel, folder: Path
+) -> None:
+    """The newest, being longer, has its slot when the other finds none: what the store holds, the index must know."""
+    world = World(base, folder, {})
+    prompts = {"first": tuple(range(1, 41)), "second": tuple(range(60, 110))}
+    for name, prompt in prompts.items():
+        world.engine.submit(replace(request(name, tokens=4), prompt=prompt))
+    with failing(SlotCache, {2}, NO_MEMORY, "join"):
+        endings = world.run()
+        while len(endings) < 2:
+            world.events += world.engine.step()
+            endings = world.endings()
+    assert sorted(str(each.failure) for each in endings.values()) == sorted([str(None), str(OUT_OF_MEMORY)])
+    (whole,) = [name for name, ended in endings.items() if ended.failure is None]
+    assert world.tokens(whole) == greedy(make_model("llama"), list(prompts[whole]), 4)
+    assert len(world.engine.runner._prefixes) == len(world.engine._prefixes) > 0
     world.engine.close()
 
 
