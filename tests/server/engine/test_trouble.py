@@ -203,7 +203,7 @@ def test_prompts_computed_together_that_find_no_memory_keep_nothing_unknown(
     base: BaseModel, folder: Path
 ) -> None:
     """The newest, being longer, has its slot when the other finds none: what the store holds, the index must know."""
-    world = World(base, folder, {})
+    world = World(base, folder, {}, prefill_tokens=256)
     prompts = {"first": tuple(range(1, 41)), "second": tuple(range(60, 110))}
     for name, prompt in prompts.items():
         world.engine.submit(replace(request(name, tokens=4), prompt=prompt))
