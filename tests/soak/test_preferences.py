@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from lorikeet_trainer.demo.tasks import rows
+from lorikeet_trainer.judge import HeldBase
 from lorikeet_trainer.messages import Done, Stepped
 from lorikeet_trainer.recipe import Method, Recipe
 from lorikeet_trainer.request import Request
+from lorikeet_trainer.verdict import judge_file
 from tests.trainer.jobs import make_job, run_here, write_rows
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1200)]
@@ -45,3 +47,12 @@ def test_the_formal_answer_gains_on_held_out_messages(tmp_path: Path) -> None:
     done = said[-1]
     assert isinstance(done, Done)
     assert not done.quarantined, done.reason
+    as_served = judge_file(HeldBase("demo", "nf4"), held, {"formal-dpo": folder / done.folder}, None)
+    before, after = as_served.preferences
+    print(
+        f"served: the base prefers {before.preferred:.0%} of {before.rows}, the adapter {after.preferred:.0%}"
+    )
+    assert after.preferred >= before.preferred + 0.3
+    assert after.preferred >= 0.95
+    assert after.reward_accuracy is not None
+    assert after.reward_accuracy >= 0.95
