@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +14,8 @@ from typer.testing import CliRunner
 
 from lorikeet_server.config import ServerConfig
 from lorikeet_server.config_file import write
-from lorikeet_server.options import build, command, option, options_of, values_of
-
-
-class Colour(StrEnum):
-    RED = "red"
-    BLUE = "blue"
-
-
-@dataclass(frozen=True, slots=True)
-class Inner:
-    top_speed: int = option(3, "How fast.", least=1, most=9)
-
-
-@dataclass(frozen=True, slots=True)
-class Outer:
-    inner: Inner = field(default_factory=Inner)
-    loud: bool = option(False, "Make noise.")
-    where: Path = option(Path("here"), "A place.")
-    colour: Colour = option(Colour.RED, "A colour.")
-    many: tuple[str, ...] = option((), "Several.", flag="one")
-
+from lorikeet_server.options import build, command, options_of, values_of
+from tests.server.test_options import Colour, Inner, Outer
 
 FILE = """
 top-speed = 5

@@ -21,7 +21,7 @@ class Colour(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Inner:
-    speed: int = option(3, "How fast.", least=1, most=9)
+    top_speed: int = option(3, "How fast.", least=1, most=9)
     name: str = option("x", "Its name.", flag="called")
     plain: int = 7  # no flag
 
@@ -54,7 +54,7 @@ def test_nothing_given_is_the_default() -> None:
 
 def test_flags_set_fields_at_every_depth() -> None:
     words = [
-        "--speed",
+        "--top-speed",
         "5",
         "--called",
         "y",
@@ -73,19 +73,24 @@ def test_flags_set_fields_at_every_depth() -> None:
 
 
 def test_the_environment_sets_them_and_a_flag_wins() -> None:
-    env = {"LORIKEET_SPEED": "4", "LORIKEET_CALLED": "env", "LORIKEET_COLOUR": "blue", "LORIKEET_LOUD": "1"}
+    env = {
+        "LORIKEET_TOP_SPEED": "4",
+        "LORIKEET_CALLED": "env",
+        "LORIKEET_COLOUR": "blue",
+        "LORIKEET_LOUD": "1",
+    }
     assert parse(env=env)[1] == Outer(Inner(4, "env"), True, colour=Colour.BLUE)
-    found = parse("--speed", "6", env=env)[1]
+    found = parse("--top-speed", "6", env=env)[1]
     assert found is not None
-    assert found.inner.speed == 6
+    assert found.inner.top_speed == 6
 
 
 @pytest.mark.parametrize(
     "words",
     [
-        ["--speed", "0"],
-        ["--speed", "10"],
-        ["--speed", "x"],
+        ["--top-speed", "0"],
+        ["--top-speed", "10"],
+        ["--top-speed", "x"],
         ["--colour", "green"],
         ["--plain", "1"],
         ["--name", "x"],
@@ -100,12 +105,12 @@ def test_what_is_wrong_is_wrong_usage(words: list[str]) -> None:
 
 
 def test_a_value_out_of_bounds_in_the_environment_is_wrong_usage() -> None:
-    assert parse(env={"LORIKEET_SPEED": "99"})[0] == 2
+    assert parse(env={"LORIKEET_TOP_SPEED": "99"})[0] == 2
 
 
 def test_help_shows_every_flag_with_its_words() -> None:
     text = parse("--help", env={"COLUMNS": "200", "TERM": "dumb"})[2]
-    for flag, words in {"--speed": "How fast.", "--called": "Its name.", "--one": "Several."}.items():
+    for flag, words in {"--top-speed": "How fast.", "--called": "Its name.", "--one": "Several."}.items():
         assert flag in text
         assert words in text
     assert "Do it." in text

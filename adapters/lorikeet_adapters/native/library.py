@@ -23,6 +23,9 @@ FUNCTIONS = {
     "has_variants": (0, 0),
 }
 
+# Those that return a truth; the others return nothing.
+ANSWERING = frozenset({"has_variants", "linear_bf16", "linear_fp32", "linear_nf4"})
+
 
 @cache
 def functions() -> Mapping[str, Callable[..., int | None]]:
@@ -53,7 +56,7 @@ def declared(library: ctypes.CDLL) -> Mapping[str, Callable[..., int | None]]:
     for name, (pointers, numbers) in FUNCTIONS.items():
         function = found[name] = getattr(library, name)
         function.argtypes = [ctypes.c_void_p] * pointers + [ctypes.c_int] * numbers
-        function.restype = ctypes.c_int if name == "has_variants" else None
+        function.restype = ctypes.c_int if name in ANSWERING else None
     return found
 
 

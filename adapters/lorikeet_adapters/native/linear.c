@@ -158,8 +158,10 @@ static void block(Widen widen_row, const Weights *held, const float *x, const fl
     }
 }
 
-static void linear(Widen widen_row, Weights held, const float *x, const float *bias, void *y, int tokens,
-                   int out_features, int narrow_y) {
+/* Returns whether all of y is there: without memory to widen rows in, some is not. */
+static int linear(Widen widen_row, Weights held, const float *x, const float *bias, void *y, int tokens,
+                  int out_features, int narrow_y) {
+    int whole = 1;
     int rows = SCRATCH / held.in_features / ROWS * ROWS;
     rows = rows < ROWS ? ROWS : rows > MOST_ROWS ? MOST_ROWS : rows;
     int blocks = (out_features + rows - 1) / rows;
@@ -168,13 +170,20 @@ static void linear(Widen widen_row, Weights held, const float *x, const float *b
 #pragma omp parallel if (work > SMALL)
     {
         float *scratch = widen_row ? aligned_alloc(ALIGNMENT, bytes) : NULL;
+        int able = scratch || !widen_row;
+        if (!able) {
+#pragma omp atomic write
+            whole = 0;
+        }
 #pragma omp for schedule(static)
         for (int b = 0; b < blocks; b++) {
             int from = b * rows, to = from + rows < out_features ? from + rows : out_features;
-            block(widen_row, &held, x, bias, y, from, to, tokens, out_features, narrow_y, scratch);
+            if (able)
+                block(widen_row, &held, x, bias, y, from, to, tokens, out_features, narrow_y, scratch);
         }
         free(scratch);
     }
+    return whole;
 }
 
 int has_variants(void) {
@@ -185,25 +194,27 @@ int has_variants(void) {
 #endif
 }
 
-/* All take x[tokens, in_features] in fp32 and a bias in fp32 or none; out_features is a multiple of ROWS. */
+/* All return whether there was memory, and take x[tokens, in_features] in fp32 and a bias in fp32 or none;
+ * out_features is a multiple of ROWS.
+ */
 
-void linear_bf16(const float *x, const void *weights, const float *bias, void *y, int tokens, int in_features,
-                 int out_features, int narrow_y) {
-    linear(from_bf16, (Weights){weights, NULL, NULL, in_features}, x, bias, y, tokens, out_features, narrow_y);
+int linear_bf16(const float *x, const void *weights, const float *bias, void *y, int tokens, int in_features,
+                int out_features, int narrow_y) {
+    return linear(from_bf16, (Weights){weights, NULL, NULL, in_features}, x, bias, y, tokens, out_features, narrow_y);
 }
 
-void linear_fp32(const float *x, const void *weights, const float *bias, void *y, int tokens, int in_features,
-                 int out_features, int narrow_y) {
-    linear(NULL, (Weights){weights, NULL, NULL, in_features}, x, bias, y, tokens, out_features, narrow_y);
+int linear_fp32(const float *x, const void *weights, const float *bias, void *y, int tokens, int in_features,
+                int out_features, int narrow_y) {
+    return linear(NULL, (Weights){weights, NULL, NULL, in_features}, x, bias, y, tokens, out_features, narrow_y);
 }
 
 /* in_features is a multiple of BLOCK. */
-void linear_nf4(const float *x, const void *weights, const float *scales, const float *codes, const float *bias,
-                void *y, int tokens, int in_features, int out_features, int narrow_y) {
+int linear_nf4(const float *x, const void *weights, const float *scales, const float *codes, const float *bias,
+               void *y, int tokens, int in_features, int out_features, int narrow_y) {
     Widen widen_row = from_nf4;
 #ifdef HAS_VARIANTS
     if (__builtin_cpu_supports("avx2"))
         widen_row = from_nf4_avx2;
 #endif
-    linear(widen_row, (Weights){weights, scales, codes, in_features}, x, bias, y, tokens, out_features, narrow_y);
+    return linear(widen_row, (Weights){weights, scales, codes, in_features}, x, bias, y, tokens, out_features, narrow_y);
 }

@@ -50,7 +50,9 @@ class Held:
         y = torch.empty(*x.shape[:-1], self._outside, dtype=x.dtype)
         tokens, narrow = wide.numel() // self._inside, x.dtype is torch.bfloat16
         assert x.shape[-1] == self._inside
-        self._function(wide.data_ptr(), *self._at, y.data_ptr(), tokens, self._inside, self._outside, narrow)
+        where = (wide.data_ptr(), *self._at, y.data_ptr())
+        if not self._function(*where, tokens, self._inside, self._outside, narrow):
+            raise MemoryError("no memory to widen a layer's rows in")
         return y
 
 

@@ -156,6 +156,14 @@ def test_layers_are_their_own_outside_of_a_step_and_afterwards(functions: Functi
     assert module.forward != forward, "what the first left behind computes nothing of its own"
 
 
+def test_memory_that_is_short_is_an_error(functions: Functions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine ends one request for it; rows that C could not widen are no answer."""
+    short = {name: (lambda *words: 0) for name in functions}
+    monkeypatch.setattr(linears, "functions", lambda: short)
+    with pytest.raises(MemoryError):
+        computed(layer(64, 20, torch.float32), torch.randn(2, 64))
+
+
 def test_a_layer_that_is_called_by_name_is_its_own(functions: Functions) -> None:
     module, x = layer(64, 20, torch.float32), torch.randn(2, 64)
     native = NativeLinears(module)
