@@ -85,7 +85,8 @@ def _stems(value: object) -> tuple[str, ...] | None:
 
 def _ends_in(module: str, names: frozenset[str]) -> bool:
     """PEFT's rule for a list: the whole name, or its end behind a dot."""
-    return any(module == name or module.endswith(f".{name}") for name in names)
+    words = module.split(".")
+    return any(".".join(words[start:]) in names for start in range(len(words)))
 
 
 def _contradiction(field: str, modules: list[str]) -> Finding:

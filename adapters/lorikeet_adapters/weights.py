@@ -79,17 +79,12 @@ def load_weights(path: Path, spec: AdapterSpec, outline: Outline, dtype: torch.d
     if not findings and not any(Part.B in each or Part.EMBEDDING_B in each for each in parts.values()):
         findings.append(Finding("no_tensors", "adapter_model.safetensors holds no LoRA tensor", SAVE_AGAIN))
     if findings:
-        raise AdapterRefused(findings)
+        raise AdapterRefused([*findings, *_not_finite(parts)])
     weights = _fold(parts, spec, dtype)
-    implausible = [
-        _implausible(module, rows.a, rows.b) for module, rows in sorted(weights.modules.items())
-    ] + [
-        _implausible(module, vector)
-        for vectors in (weights.shifts, weights.biases, weights.magnitudes)
-        for module, vector in sorted(vectors.items())
-    ]
-    if any(implausible):
-        raise AdapterRefused([each for each in implausible if each])
+    # What is plausible after scaling was finite before, so a sound adapter is read through once.
+    implausible = list(_implausible(weights))
+    if implausible:
+        raise AdapterRefused(_not_finite(parts) or implausible)
     return weights
 
 
@@ -119,10 +114,16 @@ def _misfits(
             needed = f"the base and rank {spec.rank_of(module)} need {list(expected[part])}"
             message = f"{module}.{part} is {list(tensor.shape)}, {needed}"
             findings.append(Finding("shape_mismatch", message, OTHER_BASE, module=module))
-        if not tensor.is_meta and not torch.isfinite(tensor).all():
-            message = f"{module}.{part} holds NaN or infinity"
-            findings.append(Finding("not_finite", message, "train it again", module=module))
     return findings
+
+
+def _not_finite(parts: Parts) -> list[Finding]:
+    return [
+        Finding("not_finite", f"{module}.{part} holds NaN or infinity", "train it again", module=module)
+        for module, own in sorted(parts.items())
+        for part, tensor in own.items()
+        if not tensor.is_meta and not torch.isfinite(tensor).all()
+    ]
 
 
 def _resized(module: str, have: tuple[int, ...], need: tuple[int, ...]) -> list[Finding]:
@@ -178,24 +179,37 @@ def _fold(parts: Parts, spec: AdapterSpec, dtype: torch.dtype) -> AdapterWeights
         a = own.get(Part.A, own.get(Part.EMBEDDING_A))
         b = own.get(Part.B, own.get(Part.EMBEDDING_B))
         if a is not None and b is not None:
-            modules[module] = ModuleRows(
-                a.to(dtype).contiguous(), (b.float() * scaling).t().to(dtype).contiguous()
-            )
+            # Copies, both: what is read lies in the mapped file, which need not be there for as long as these are.
+            rows = (a.to(dtype, copy=True), (b.float() * scaling).t().to(dtype).contiguous())
+            modules[module] = ModuleRows(*rows)
         if Part.B_BIAS in own:
             shifts[module] = own[Part.B_BIAS].float() * scaling
-    biases = {module: own[Part.BIAS].float() for module, own in sorted(parts.items()) if Part.BIAS in own}
-    magnitudes = {
-        module: own[Part.MAGNITUDE].float() for module, own in sorted(parts.items()) if Part.MAGNITUDE in own
+    return AdapterWeights(modules, shifts, _vectors(parts, Part.BIAS), _vectors(parts, Part.MAGNITUDE))
+
+
+def _vectors(parts: Parts, part: Part) -> dict[str, torch.Tensor]:
+    return {
+        module: own[part].to(torch.float32, copy=True) for module, own in sorted(parts.items()) if part in own
     }
-    return AdapterWeights(modules, shifts, biases, magnitudes)
 
 
-def _implausible(module: str, *tensors: torch.Tensor) -> Finding | None:
-    # Each by itself: a scaling too large for fp32 turns a zero into NaN, which max() may pass over.
-    largest = [float(each.abs().max()) for each in tensors]
-    beyond = [each for each in largest if not each <= LARGEST_PLAUSIBLE]
-    if not beyond:
-        return None
-    message = f"{module} holds a weight of {beyond[0]:.3g} after scaling"
-    fix = f"weights stay below {LARGEST_PLAUSIBLE:.0g}"
-    return Finding("implausible_magnitude", message, fix, module=module)
+def _implausible(weights: AdapterWeights) -> Iterator[Finding]:
+    """A finding for each module, then for each vector, that holds a weight too large, or none that is a number."""
+    tensors: list[tuple[str, tuple[torch.Tensor, ...]]] = [
+        (module, (rows.a, rows.b)) for module, rows in sorted(weights.modules.items())
+    ]
+    for vectors in (weights.shifts, weights.biases, weights.magnitudes):
+        tensors += [(module, (vector,)) for module, vector in sorted(vectors.items())]
+    for module, own in tensors:
+        # Each by itself: a scaling too large for fp32 turns a zero into NaN, which max() may pass over.
+        beyond = [largest for each in own if not (largest := _largest(each)) <= LARGEST_PLAUSIBLE]
+        if beyond:
+            message = f"{module} holds a weight of {beyond[0]:.3g} after scaling"
+            fix = f"weights stay below {LARGEST_PLAUSIBLE:.0g}"
+            yield Finding("implausible_magnitude", message, fix, module=module)
+
+
+def _largest(tensor: torch.Tensor) -> float:
+    """Of the absolute values; NaN where there is one."""
+    least, most = (float(each) for each in torch.aminmax(tensor))
+    return max(-least, most)

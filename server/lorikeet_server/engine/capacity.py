@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 # Shares of the memory that is free at start beside the rank rows. On a CPU the rest of the machine needs some too.
 CPU_SHARE = 0.25
 CUDA_SHARE = 0.8
+HOST_ADAPTER_SHARE = 8  # of the memory that is free at start
 # Shares of the budget for what is not a slot.
 PREFIX_SHARE = 4
 PROMPT_SHARE = 8
@@ -28,11 +29,12 @@ LEAST_LENGTH = 64
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """What the slots may hold, and how many blocks of prompts are kept beside them."""
+    """What the slots may hold, how many blocks of prompts are kept beside them, and how much of adapters."""
 
     geometry: Geometry
     prefix_blocks: int
     column_bytes: int
+    host_adapter_bytes: int = 0
 
     @property
     def max_model_len(self) -> int:
@@ -69,8 +71,9 @@ def plan_capacity(base: BaseModel, config: EngineConfig) -> Capacity:
             *(length, wanted, (budget - prefix) / 1e9),
         )
     prompts = max(length, cells // PROMPT_SHARE)
+    host = free_memory() // HOST_ADAPTER_SHARE if config.host_adapter_bytes < 0 else config.host_adapter_bytes
     return Capacity(
-        Geometry(config.max_slots, length, cells - prompts, prompts), prefix // (column * BLOCK), column
+        Geometry(config.max_slots, length, cells - prompts, prompts), prefix // (column * BLOCK), column, host
     )
 
 

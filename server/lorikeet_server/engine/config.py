@@ -33,6 +33,11 @@ class EngineConfig:
         -1, "Part of --cache-bytes that keeps prompts for reuse; 0: none, -1: a quarter.", least=-1
     )
     rank_rows: int = option(512, "Sum of the ranks held beside the base.", least=1)
+    host_adapter_bytes: int = option(
+        -1,
+        "Most bytes of adapters kept in memory for their return; 0: none, -1: an eighth of what is free.",
+        least=-1,
+    )
     prefill_tokens: int = option(256, "Tokens a step computes at most; long prompts take several.", least=1)
     threads: int = option(0, "Threads of the engine; 0: torch's choice.", least=0)
     step_seconds: int = option(

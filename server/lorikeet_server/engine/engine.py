@@ -35,6 +35,7 @@ from lorikeet_server.engine.command import (
 )
 from lorikeet_server.engine.config import EngineConfig
 from lorikeet_server.engine.failures import DEAD, NON_FINITE, OUT_OF_MEMORY
+from lorikeet_server.engine.host_tier import HostTier
 from lorikeet_server.engine.lifecycle import FINISH_REASONS, RequestEvent
 from lorikeet_server.engine.loader import Fetch, Loader
 from lorikeet_server.engine.prefix_index import PrefixIndex
@@ -77,6 +78,7 @@ class Engine:
         self._config = config
         self._clock = clock
         self._residency = Residency(config.rank_rows)
+        self._host = HostTier(capacity.host_adapter_bytes)
         self._prefixes = PrefixIndex(capacity.prefix_blocks)
         self._scheduler = Scheduler(config, self._residency, capacity.geometry, self._prefixes)
         self._roster = Roster(
@@ -152,7 +154,9 @@ class Engine:
         events = [*self._pending, *self._apply(output)]
         self._pending = []
         self._tally.steps += bool(batch.tokens)
-        self.stats = self._tally.read(self._scheduler, self._residency, self._prefixes, self.runner)
+        self.stats = self._tally.read(
+            self._scheduler, self._residency, self._host, self._prefixes, self.runner
+        )
         self._answer_retired()
         self._pulse.end()
         return events
@@ -200,8 +204,7 @@ class Engine:
             case AdapterMissing(load, failure):
                 self._missing(load, failure)
             case Retire(generation, answer):
-                held = self.runner.held(generation)
-                self._retired.append((answer, held if self._scheduler.retire(generation) else Memory()))
+                self._retired.append((answer, self._give_back(generation)))
             case Pin(generation, pinned):
                 self._scheduler.pin(generation, pinned)
                 self._fail_unservable()
@@ -221,6 +224,10 @@ class Engine:
         if not self._scheduler.expects(load):
             return  # retired or dropped while it was read
         self._tally.loads += 1
+        self._host.keep(load.generation, weights)
+        self._supplied(load, weights)
+
+    def _supplied(self, load: Load, weights: AdapterWeights) -> None:
         self.runner.hold(load.generation, weights)
         self._scheduler.adapter_loaded(load.generation, weights.rank, blends=not weights.is_dora)
         self._fail_unservable()
@@ -231,12 +238,24 @@ class Engine:
             for request_id in self._scheduler.adapter_failed(load.generation, failure, self._clock()):
                 self._finish(request_id, Ending(RequestEvent.FAIL), failure)
 
+    def _give_back(self, generation: str) -> Memory:
+        held = self.runner.held(generation)
+        held = held if self._scheduler.retire(generation) else Memory()
+        # What waits on the host to be inserted is the same that is kept there, not as much again.
+        return Memory(held.device, max(held.host, self._host.forget(generation)))
+
     def _fail_unservable(self) -> None:
         for request_id, failure in self._scheduler.unservable():
             self._finish(request_id, Ending(RequestEvent.FAIL), failure)
 
     def _begin(self, batch: Batch) -> None:
-        self._loader.load(batch.load)
+        absent = []
+        for load in batch.load:
+            if (weights := self._host.find(load.generation)) is not None:
+                self._supplied(load, weights)
+            else:
+                absent.append(load)
+        self._loader.load(absent)
         for chunk in batch.prefill:
             self._roster.began(chunk.request.id)
 
@@ -261,6 +280,7 @@ class Engine:
 
     def _shed(self, not_inserted: tuple[str, ...]) -> list[Event]:
         """Memory ran out: the newest request fails, and the others compute again what they lost."""
+        self._host.clear()
         newest = self._scheduler.out_of_memory(not_inserted)
         return [self._end(newest, Ending(RequestEvent.FAIL), OUT_OF_MEMORY)] if newest else []
 

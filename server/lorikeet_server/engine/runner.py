@@ -101,7 +101,9 @@ class Runner:
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            log.error("out of memory, giving back keys and values: %s", str(error).splitlines()[0])
+            log.error(
+                "out of memory, giving back keys and values: %s", (str(error) or repr(error)).splitlines()[0]
+            )
         else:
             return StepOutput(sampled, tuple(prefilled))
         # Not in the handler: while it runs, the traceback holds what the step had made until it failed.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lorikeet_adapters.lifecycle import AdapterState
 from lorikeet_server.engine.capacity import Capacity
+from lorikeet_server.engine.host_tier import HostTier
 from lorikeet_server.engine.lifecycle import RequestState
 from lorikeet_server.engine.prefix_index import PrefixIndex
 from lorikeet_server.engine.residency import Residency
@@ -23,7 +25,12 @@ class Tally:
     failed_loads: int = 0
 
     def read(
-        self, scheduler: Scheduler, residency: Residency, prefixes: PrefixIndex, runner: Runner
+        self,
+        scheduler: Scheduler,
+        residency: Residency,
+        host: HostTier,
+        prefixes: PrefixIndex,
+        runner: Runner,
     ) -> EngineStats:
         count = scheduler.count
         return EngineStats(
@@ -41,9 +48,19 @@ class Tally:
             cache_limit=self.capacity.geometry.cells * self.capacity.column_bytes,
             cache_cells=self.capacity.geometry.cells,
             adapter_bytes=runner.rank_rows.bytes,
+            host_adapter_bytes=host.bytes,
+            host_hits=host.hits,
             steps=self.steps,
             loads=self.loads,
             failed_loads=self.failed_loads,
             evictions=residency.evictions,
-            adapters=residency.states(),
+            adapters=_places(residency, host),
         )
+
+
+def _places(residency: Residency, host: HostTier) -> dict[str, AdapterState]:
+    """What is kept in memory is on the host, though to those who ask for it again it is as good as read anew."""
+    states = {
+        each: state for each, state in residency.states().items() if state is not AdapterState.REGISTERED
+    }
+    return dict.fromkeys(host, AdapterState.HOST) | states

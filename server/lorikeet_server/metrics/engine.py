@@ -23,6 +23,10 @@ GAUGES: dict[str, tuple[str, Callable[[EngineStats], float]]] = {
     "lorikeet_prefix_cache_bytes": ("Bytes of kept prompts.", lambda now: now.prefix_bytes),
     "lorikeet_step_age_seconds": ("How long the engine's present step has taken.", lambda now: now.step_age),
     "lorikeet_adapter_bytes": ("Bytes of the rank rows.", lambda now: now.adapter_bytes),
+    "lorikeet_adapter_host_bytes": (
+        "Bytes of adapters kept in memory for their return.",
+        lambda now: now.host_adapter_bytes,
+    ),
 }
 COUNTERS: dict[str, tuple[str, Callable[[EngineStats], float]]] = {
     "lorikeet_steps": ("Steps of the engine that computed something.", lambda now: now.steps),
@@ -39,6 +43,10 @@ COUNTERS: dict[str, tuple[str, Callable[[EngineStats], float]]] = {
         lambda now: now.preemptions,
     ),
     "lorikeet_adapter_loads": ("Adapters read from the disk.", lambda now: now.loads),
+    "lorikeet_adapter_host_hits": (
+        "Adapters asked for again that were still in memory.",
+        lambda now: now.host_hits,
+    ),
     "lorikeet_adapter_load_failures": ("Reads of adapters that failed.", lambda now: now.failed_loads),
     "lorikeet_adapter_evictions": ("Adapters that made room for others.", lambda now: now.evictions),
 }
