@@ -202,6 +202,7 @@ def _card(base: BaseModel, engine: Engine, tested: SelfTest) -> ModelCard:
         compute_dtype=str(base.compute_dtype).removeprefix("torch."),
         kernel=engine.runner.rank_rows.kernel,
         bytes_by_dtype=base.bytes_by_dtype,
+        kernel_bytes=engine.runner.kernel_bytes,
         fingerprint=base.fingerprint,
         max_model_len=engine.max_model_len,
         cache_tokens=engine.capacity.geometry.cells,

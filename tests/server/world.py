@@ -176,6 +176,7 @@ def make_card(max_model_len: int = CONTEXT) -> ModelCard:
         compute_dtype="float32",
         kernel="torch",
         bytes_by_dtype={"float32": 4096},
+        kernel_bytes=0,
         fingerprint="0" * 64,
         max_model_len=max_model_len,
         cache_tokens=4096,

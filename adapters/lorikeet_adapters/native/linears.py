@@ -5,7 +5,6 @@ So `generate()`, which the start-up self-test compares with, never runs on what 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -15,6 +14,7 @@ import torch
 from bitsandbytes import functional as bnb
 from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from torch import nn
+from transformers import PreTrainedModel
 
 from lorikeet_adapters.native.library import functions, pointers
 from lorikeet_adapters.precision import bfloat16_is_fast
@@ -22,27 +22,23 @@ from lorikeet_adapters.precision import bfloat16_is_fast
 ROWS = 4  # of a weight, which C computes together
 DTYPES = (torch.float32, torch.bfloat16)  # of x and y
 BLOCK = 64  # weights of NF4 that share a scale
-# Tokens for which each form is faster than PyTorch's own, measured with AVX2 on two cores; see docs/performance.md.
-FP32_TOKENS = range(1, 1 << 31)
-BF16_TOKENS = range(4, 1 << 31)
-NF4_TOKENS = range(1, 1 << 31)
-INT8_TOKENS = range(1, 1 << 31)
+NARROWED_AT_ONCE = 4096  # rows
 
 
 class Held:
-    """How C is to read one layer's weight; `tensors` are weight, scales and codes if it has any, and bias.
+    """How C is to read one layer's weight; `tensors` are weight, scales and codes if it has any, and bias."""
 
-    `tokens` are those of a batch for which it is the faster one.
-    """
-
-    def __init__(
-        self, name: str, tensors: tuple[torch.Tensor | None, ...], module: Any, tokens: range
-    ) -> None:
-        self.tokens = tokens
+    def __init__(self, name: str, tensors: tuple[torch.Tensor | None, ...], module: Any) -> None:
         self._function = functions()[name]
         self._tensors = tensors
         self._at = pointers(*tensors)
         self._inside, self._outside = module.in_features, module.out_features
+
+    def bytes_beside(self, module: nn.Module) -> int:
+        """Of tensors that the module does not have itself."""
+        own = {each.data_ptr() for each in module.parameters()}
+        beside = (each for each in self._tensors if each is not None and each.data_ptr() not in own)
+        return sum(each.numel() * each.element_size() for each in beside)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """x[..., in] -> y[..., out] in x's dtype."""
@@ -76,11 +72,14 @@ class NativeLinears:
     def __init__(self, model: nn.Module | None) -> None:
         self._on = False
         self._replaced: list[tuple[Any, Any]] = []  # modules with their new forward
+        self.bytes = 0  # held beside the weights
+        head = model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
         for module in model.modules() if model is not None else ():
-            if (held := _held(module)) is not None:
+            if (held := _held(module, is_head=module is head)) is not None:
                 forward = partial(self._forward, held, module.forward)
                 module.forward = forward
                 self._replaced.append((module, forward))
+                self.bytes += held.bytes_beside(module)
 
     def __len__(self) -> int:
         return len(self._replaced)
@@ -103,14 +102,13 @@ class NativeLinears:
     def _forward(self, held: Held, stock: Any, *inputs: torch.Tensor, **named: torch.Tensor) -> torch.Tensor:
         if self._on and len(inputs) == 1 and not named:
             (x,) = inputs
-            here = x.dtype in DTYPES and x.device.type == "cpu"
-            if here and math.prod(x.shape[:-1]) in held.tokens:
+            if x.dtype in DTYPES and x.device.type == "cpu":
                 return held(x)
         found: torch.Tensor = stock(*inputs, **named)
         return found
 
 
-def _held(module: Any) -> Held | None:
+def _held(module: Any, is_head: bool) -> Held | None:
     """None for what C does not compute, or not faster."""
     if (
         type(module) not in (nn.Linear, Linear4bit, Linear8bitLt)
@@ -128,11 +126,28 @@ def _held(module: Any) -> Held | None:
         return None
     if isinstance(module, Linear8bitLt):
         return _held_int8(module, bias)
+    if weight.dtype is torch.float32 and is_head and (narrow := _narrowed(weight.detach())) is not None:
+        return Held("linear_bf16", (narrow, bias), module)
     if weight.dtype is torch.float32:
-        return Held("linear_fp32", (weight.detach(), bias), module, FP32_TOKENS)
+        return Held("linear_fp32", (weight.detach(), bias), module)
     if weight.dtype is torch.bfloat16:
-        return Held("linear_bf16", (weight.detach(), bias), module, BF16_TOKENS)
+        return Held("linear_bf16", (weight.detach(), bias), module)
     return None
+
+
+def _narrowed(weight: torch.Tensor) -> torch.Tensor | None:
+    """The same numbers in half the bytes; None where bf16 has not all of them.
+
+    The head is the largest layer, and every token reads all of it. Bases that compute in fp32 because the
+    processor has no fast bf16 have had theirs widened.
+    """
+    narrow = torch.empty(weight.shape, dtype=torch.bfloat16)
+    for first in range(0, len(weight), NARROWED_AT_ONCE):
+        rows = slice(first, first + NARROWED_AT_ONCE)
+        narrow[rows] = weight[rows]
+        if not torch.equal(narrow[rows].float(), weight[rows]):
+            return None
+    return narrow
 
 
 def _held_nf4(module: Any, bias: torch.Tensor | None) -> Held | None:
@@ -145,7 +160,7 @@ def _held_nf4(module: Any, bias: torch.Tensor | None) -> Held | None:
     if state.nested:
         scales = bnb.dequantize_blockwise(state.absmax, state.state2) + state.offset
     tensors = (module.weight.data, scales.float().contiguous(), state.code.float().contiguous(), bias)
-    return Held("linear_nf4", tensors, module, NF4_TOKENS)
+    return Held("linear_nf4", tensors, module)
 
 
 def _held_int8(module: Any, bias: torch.Tensor | None) -> Held | None:
@@ -154,4 +169,4 @@ def _held_int8(module: Any, bias: torch.Tensor | None) -> Held | None:
     if module.state.threshold > 0 or module.weight.dtype is not torch.int8:
         return None
     tensors = (module.weight.data, scales.float().contiguous(), bias)
-    return HeldInt8("linear_int8", tensors, module, INT8_TOKENS)
+    return HeldInt8("linear_int8", tensors, module)

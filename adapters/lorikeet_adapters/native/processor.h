@@ -14,6 +14,21 @@
 #define EVERY_PROCESSOR
 #endif
 
+#define INLINE static inline __attribute__((always_inline))
+#define EACH(I, MOST) _Pragma("GCC unroll 8") for (int I = 0; I < MOST; I++)
+#define LANES 8 /* numbers of 32 bits side by side */
+#define LINE 64 /* bytes of a cache line */
+
+#ifdef HAS_VARIANTS
+#include <immintrin.h>
+
+#define AVX2 __attribute__((target("avx2,fma")))
+
+static inline int has_avx2(void) {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
+#endif
+
 typedef uint16_t bf16;
 
 static inline float widen(bf16 value) {

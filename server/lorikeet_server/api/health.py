@@ -38,6 +38,7 @@ async def info(http: Request) -> Response:
             "kernel": model.kernel,
             "base_bytes": sum(model.bytes_by_dtype.values()),
             "bytes_by_dtype": dict(model.bytes_by_dtype),
+            "kernel_bytes": model.kernel_bytes,
             "base_fingerprint": model.fingerprint,
             "max_total_tokens": model.max_model_len,
             "max_input_length": model.max_model_len - 1,

@@ -135,6 +135,7 @@ class ModelCard:
     compute_dtype: str
     kernel: str  # that computes adapters' rows
     bytes_by_dtype: Mapping[str, int]
+    kernel_bytes: int
     fingerprint: str
     max_model_len: int
     cache_tokens: int  # that all slots hold together, if they are of one length

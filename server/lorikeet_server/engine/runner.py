@@ -75,6 +75,11 @@ class Runner:
     def cache_bytes(self) -> int:
         return self._cache.bytes
 
+    @property
+    def kernel_bytes(self) -> int:
+        """Copies of the base's weights, in the form that the native kernels read."""
+        return self._linears.bytes
+
     def hold(self, generation: str, weights: AdapterWeights) -> None:
         """Keep an adapter's host tensors until a batch inserts or evicts it."""
         self._host[generation] = weights
@@ -148,7 +153,8 @@ class Runner:
             logits = self._forward(tokens, mask, lengths, cache)[:, -1]
         cache.close_column()
         position = {request_id: row for row, request_id in enumerate(self._order)}
-        return logits[[position[row.request.id] for row in rows]]
+        places = [position[row.request.id] for row in rows]
+        return logits if places == [*range(len(places))] else logits[places]
 
     @torch.no_grad()
     def prefill(self, *chunks: PrefillChunk) -> torch.Tensor:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from lorikeet_adapters.native import linears
 from lorikeet_adapters.native.linears import NativeLinears
@@ -27,7 +28,6 @@ ODD_SHAPES = ((1, 4), (37, 8), (70, 20))
 def _slow_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where PyTorch is fast the layers are left to it, and here they are to be seen."""
     monkeypatch.setattr(linears, "bfloat16_is_fast", lambda device: False)
-    monkeypatch.setattr(linears, "BF16_TOKENS", range(1, 1 << 31))
 
 
 def layer(inside: int, outside: int, dtype: torch.dtype, bias: bool = False, seed: int = 0) -> nn.Linear:
@@ -129,6 +129,45 @@ def test_a_token_does_not_depend_on_its_neighbours(functions: Functions) -> None
         assert torch.equal(computed(module, x)[2:], together[2:])
 
     holds()
+
+
+class Headed(PreTrainedModel):
+    """A model that is nothing but its head."""
+
+    config_class = PreTrainedConfig
+
+    def __init__(self, head: nn.Linear) -> None:
+        super().__init__(PreTrainedConfig())
+        self.head = head
+
+    def get_output_embeddings(self) -> nn.Linear:
+        return self.head
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, *ODD_SHAPES], ids=str)
+def test_a_head_that_was_bf16_is_read_as_bf16_and_gives_the_same_bits(
+    functions: Functions, shape: tuple[int, int]
+) -> None:
+    inside, outside = shape
+    head = layer(inside, outside, torch.bfloat16, bias=True).float()
+    for tokens in TOKENS:
+        x = torch.randn(tokens, inside)
+        native = NativeLinears(Headed(head))
+        assert native.bytes == 2 * inside * outside
+        with native.on():
+            found = head(x)
+        native.detach()
+        assert torch.equal(found, computed(head, x))
+
+
+def test_a_head_that_bf16_cannot_hold_stays_as_it_is(functions: Functions) -> None:
+    head = layer(64, 20, torch.bfloat16).float()
+    head.weight[19, 63] = 1 + 2**-20
+    native = NativeLinears(Headed(head))
+    assert native.bytes == 0
+    with native.on():
+        assert (head.weight == head(torch.eye(64)).T).all()
+    native.detach()
 
 
 def test_what_is_laid_out_otherwise_is_the_same(functions: Functions) -> None:

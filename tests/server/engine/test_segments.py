@@ -49,6 +49,52 @@ def test_nothing_is_cut_outside_of_a_step_and_for_prompts() -> None:
     assert torch.allclose(attend(module, q, k, v, None, is_causal=False)[0], whole)
 
 
+MASKS = {
+    "none": None,
+    "bool": torch.arange(9) >= torch.tensor([[[[0]]], [[[4]]], [[[8]]]]),
+    "one for all": (torch.arange(9) >= 3)[None, None, None],
+    "bias": torch.randn(3, 1, 1, 9),
+    "by head": torch.randn(3, 6, 1, 9),
+}
+
+
+@pytest.mark.parametrize("widths", [[9, 9, 9], [9, 2, 5]], ids=["whole", "runs"])
+@pytest.mark.parametrize("shared", [1, 2, 6])
+@pytest.mark.parametrize("mask", MASKS)
+def test_heads_that_share_keys_attend_as_if_each_had_its_own(
+    mask: str, shared: int, widths: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segments, "CPU_CALL_COST", 0)
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 6, 1, 8), torch.randn(3, shared, 9, 8), torch.randn(3, shared, 9, 5)
+    keys, values = (each.repeat_interleave(6 // shared, 1) for each in (k, v))
+    module = torch.nn.Module()
+    module.num_key_value_groups = 6 // shared  # type: ignore[assignment]  # what transformers reads
+    given_mask = MASKS[mask]
+    narrow = torch.arange(9) >= 9 - torch.tensor(widths)[:, None, None, None]
+    both = narrow if given_mask is None else given_mask & narrow if given_mask.dtype is torch.bool else None
+    if both is None:
+        assert given_mask is not None
+        both = given_mask.masked_fill(~narrow, -torch.inf)
+    expected = torch.nn.functional.scaled_dot_product_attention(q, keys, values, both, scale=0.3)
+    with segmented(widths, CPU):
+        found = AttentionInterface()["sdpa"](module, q, k, v, both, scaling=0.3, dropout=0.0)[0]
+    torch.testing.assert_close(found, expected.transpose(1, 2))
+
+
+def test_what_an_attention_is_told_beyond_its_mask_is_left_to_transformers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[dict[str, object]] = []
+    monkeypatch.setattr(segments, "_whole", lambda *_, **told: (asked.append(told), None))
+    q, k = torch.randn(2, 4, 1, 8), torch.randn(2, 2, 5, 8)
+    for told in ({"dropout": 0.1}, {"softcap": 30.0}, {"position_bias": torch.zeros(2, 4, 1, 5)}):
+        AttentionInterface()["sdpa"](torch.nn.Module(), q, k, k, None, **told)
+        assert asked.pop() == told
+    AttentionInterface()["sdpa"](torch.nn.Module(), q, k, k, None, scaling=1.0)
+    assert not asked
+
+
 @pytest.mark.parametrize("architecture", ["llama", "mistral", "gemma3", "gpt2", "bloom"])
 def test_skewed_rows_say_what_generate_says(
     architecture: str, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
