@@ -5,7 +5,8 @@ What does not fit is refused with every reason at once; nothing in the file is e
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -173,18 +174,39 @@ def _optional(shape: LinearShape, spec: AdapterSpec) -> Mapping[Part, tuple[int,
 
 def _fold(parts: Parts, spec: AdapterSpec, dtype: torch.dtype) -> AdapterWeights:
     """Scaling goes into b, and with it into the bias of lora_B."""
-    modules, shifts = {}, {}
+    factors = {}
+    shifts = {}
     for module, own in sorted(parts.items()):
         scaling = spec.scaling_of(module)
         a = own.get(Part.A, own.get(Part.EMBEDDING_A))
         b = own.get(Part.B, own.get(Part.EMBEDDING_B))
         if a is not None and b is not None:
-            # Copies, both: what is read lies in the mapped file, which need not be there for as long as these are.
-            rows = (a.to(dtype, copy=True), (b.float() * scaling).t().to(dtype).contiguous())
-            modules[module] = ModuleRows(*rows)
+            factors[module] = (a, b, scaling)
         if Part.B_BIAS in own:
             shifts[module] = own[Part.B_BIAS].float() * scaling
-    return AdapterWeights(modules, shifts, _vectors(parts, Part.BIAS), _vectors(parts, Part.MAGNITUDE))
+    biases, magnitudes = _vectors(parts, Part.BIAS), _vectors(parts, Part.MAGNITUDE)
+    return AdapterWeights(_rows(factors, dtype), shifts, biases, magnitudes)
+
+
+def _rows(
+    factors: Mapping[str, tuple[torch.Tensor, torch.Tensor, float]], dtype: torch.dtype
+) -> dict[str, ModuleRows]:
+    """(a, b, scaling) by module, in the order given; those that are alike are converted together.
+
+    A load runs beside decoding: a few large operations leave the interpreter to the engine, where many
+    small ones would take it from the engine again and again. All is copied: what was read lies in the
+    mapped file, which need not be there for as long as this is.
+    """
+    alike: dict[Hashable, list[str]] = defaultdict(list)
+    for module, (a, b, scaling) in factors.items():
+        alike[a.shape, b.shape, a.dtype, b.dtype, scaling].append(module)
+    made: dict[str, ModuleRows] = {}
+    for modules in alike.values():
+        a = torch.stack([factors[each][0] for each in modules]).to(dtype)
+        b = torch.stack([factors[each][1] for each in modules]).float()
+        b = (b * factors[modules[0]][2]).to(dtype).transpose(1, 2).contiguous()
+        made |= {each: ModuleRows(*rows) for each, *rows in zip(modules, a.unbind(), b.unbind(), strict=True)}
+    return {module: made[module] for module in factors}
 
 
 def _vectors(parts: Parts, part: Part) -> dict[str, torch.Tensor]:
@@ -200,6 +222,8 @@ def _implausible(weights: AdapterWeights) -> Iterator[Finding]:
     ]
     for vectors in (weights.shifts, weights.biases, weights.magnitudes):
         tensors += [(module, (vector,)) for module, vector in sorted(vectors.items())]
+    if _largest(*(each for _, own in tensors for each in own)) <= LARGEST_PLAUSIBLE:
+        return
     for module, own in tensors:
         # Each by itself: a scaling too large for fp32 turns a zero into NaN, which max() may pass over.
         beyond = [largest for each in own if not (largest := _largest(each)) <= LARGEST_PLAUSIBLE]
@@ -209,7 +233,7 @@ def _implausible(weights: AdapterWeights) -> Iterator[Finding]:
             yield Finding("implausible_magnitude", message, fix, module=module)
 
 
-def _largest(tensor: torch.Tensor) -> float:
+def _largest(*tensors: torch.Tensor) -> float:
     """Of the absolute values; NaN where there is one."""
-    least, most = (float(each) for each in torch.aminmax(tensor))
-    return max(-least, most)
+    extremes = torch.stack([each.float() for tensor in tensors for each in torch.aminmax(tensor)])
+    return float(extremes.abs().max())

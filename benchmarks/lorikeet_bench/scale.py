@@ -1,10 +1,11 @@
 """What the number of adapters that requests may name costs: one to a thousand under Zipf traffic.
 
-Each number runs twice: with rows for all of them, so that nothing is ever evicted, and with rows
-for a few, so that the rest come from their files again and again. A pass asks for some of the names
-only, and says for how many; one that the warm-up did not ask for is loaded in the pass. Files are few
-and shared by many names; each load reads and checks its file as any load does. The engine is measured,
-not the registry before it: names are its generations, and none is registered anywhere.
+Each number runs three times: with rows for all of them, so that nothing is ever evicted; with rows for
+a few, so that the rest come back from memory again and again; and with rows for a few and none kept in
+memory, so that they come from their files. Before a pass every name was asked for once, as it was on a
+server that runs for a while; where nothing is kept, another pass goes before. Files are few and shared
+by many names; each load reads and checks its file as any load does. The engine is measured, not the
+registry before it: names are its generations, and none is registered anywhere.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from lorikeet_server.engine.request import Request, Sampling
 
 FILES = 8
 LEAST_RATIO = 0.9
-ALL, FEW = "all", "few"
+ALL, FEW, READ = "all", "few", "few, read"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,7 @@ class Round:
     tokens: int
     ttft: tuple[float, ...]
     loads: int
+    returns: int  # from memory
     evictions: int
     touched: int  # distinct adapters that the pass asked for
     resident: int  # adapters on the device after it
@@ -141,7 +143,17 @@ def make_table(document: dict[str, Any]) -> Table:
         caption_justify="left",
         caption_style="none",
     )
-    for heading in ("names", "rows", "tok/s", "TTFT ms", "p99", "asked", "loads", f"tok/s over {first}"):
+    for heading in (
+        "names",
+        "rows",
+        "tok/s",
+        "TTFT ms",
+        "p99",
+        "asked",
+        "back",
+        "read",
+        f"tok/s over {first}",
+    ):
         table.add_column(heading, justify="left" if heading == "rows" else "right", no_wrap=True)
     for row in document["results"]:
         ratio = "throughput_ratio"
@@ -152,6 +164,7 @@ def make_table(document: dict[str, Any]) -> Table:
             f"{row['p50_ttft_ms']:.1f}",
             f"{row['p99_ttft_ms']:.1f}",
             f"{row['touched_a_pass']:.0f}",
+            f"{row['returns_a_pass']:.0f}",
             f"{row['loads_a_pass']:.0f}",
             f"{row[ratio]:.2f} [{row[f'{ratio}_low']:.2f}, {row[f'{ratio}_high']:.2f}]",
         )
@@ -162,7 +175,7 @@ def _caption(document: dict[str, Any], first: int) -> str:
     return (
         f"Medians of {document['repetitions']} interleaved passes of {document['num_prompts']} requests, "
         f"{document['max_concurrency']} at once, Zipf({document['zipf_skew']:g}), rank {document['adapter_rank']}; "
-        "names asked for and loads in a pass; few rows are "
+        "names asked for, returns from memory and reads of files in a pass; few rows are "
         f"{document['rows_for_few']}. Ratios with 95 % intervals, over {first} names with "
         f"rows for all. {document['cpu_model']}, torch {document['torch_version']}, "
         f"commit {document['commit'] or 'unknown'}."
@@ -178,7 +191,7 @@ def _cells(plan: ScalePlan) -> list[tuple[int, str, int]]:
     for names in plan.names:
         cells.append((names, ALL, names))
         if names > plan.few:
-            cells.append((names, FEW, plan.few))
+            cells += [(names, FEW, plan.few), (names, READ, plan.few)]
     return cells
 
 
@@ -193,9 +206,16 @@ def _measure(
 
     for turn in range(1 + plan.repetitions):
         for names, arm, fitting in _cells(plan):
-            config = EngineConfig(max_slots=plan.at_once, rank_rows=fitting * plan.rank, prefix_cache_bytes=0)
+            config = EngineConfig(
+                max_slots=plan.at_once,
+                rank_rows=fitting * plan.rank,
+                host_adapter_bytes=0 if arm == READ else -1,
+                prefix_cache_bytes=0,
+            )
             with closing(Engine(base, config, NO_TEXT, read)) as engine:
-                _pass(plan, engine, base, names, f"warm-up {turn}")  # loads what the arm can keep of it
+                if arm != READ:
+                    closed_loop(engine, _each_once(names), plan.at_once)
+                _pass(plan, engine, base, names, f"warm-up {turn}")
                 found = _pass(plan, engine, base, names, str(turn))
             if turn:  # the first is warm-up
                 rounds.setdefault((names, arm), []).append(found)
@@ -213,6 +233,7 @@ def _pass(plan: ScalePlan, engine: Engine, base: BaseModel, names: int, seed: st
         tokens,
         _ttft(passages),
         after.loads - before.loads,
+        after.host_hits - before.host_hits,
         after.evictions - before.evictions,
         len({each.request.mix for each in passages}),
         sum(state is AdapterState.DEVICE for state in after.adapters.values()),
@@ -238,6 +259,13 @@ def _requests(plan: ScalePlan, base: BaseModel, names: int, seed: str) -> list[R
         )
         for number, chosen in enumerate(draw.choices(range(names), weights, k=plan.requests))
     ]
+
+
+def _each_once(names: int) -> list[Request]:
+    """As short as can be; the last names are those asked for most."""
+    sampling = Sampling(max_tokens=1)
+    order = range(names - 1, -1, -1)
+    return [Request(f"once {name}", (0,), sampling, Mix.of([Term(str(name), 1.0)])) for name in order]
 
 
 def _over_first(plan: ScalePlan, rounds: dict[Cell, list[Round]], group: Sequence[Round]) -> Interval:
@@ -267,6 +295,7 @@ def _rows(plan: ScalePlan, rounds: dict[Cell, list[Round]]) -> list[dict[str, An
                 "p50_ttft_ms": percentile(ttft, 50),
                 "p99_ttft_ms": percentile(ttft, 99),
                 "loads_a_pass": median(each.loads for each in group),
+                "returns_a_pass": median(each.returns for each in group),
                 "evictions_a_pass": median(each.evictions for each in group),
                 "touched_a_pass": median(each.touched for each in group),
                 "resident_after": median(each.resident for each in group),

@@ -23,18 +23,22 @@ def takes(dtype: torch.dtype, s: Shares) -> bool:
     return slow or len(s) <= FEW_TOKENS or SPARSE * len(s.entries.rows) <= s.dense.numel()
 
 
-def bind(a: torch.Tensor, b: torch.Tensor, s: Shares) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+def bind(
+    a: torch.Tensor, b: torch.Tensor, s: Shares, places: torch.Tensor | None = None
+) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
     """What adds these rows' share to y, in place if it can be. All are on the CPU and of one dtype.
 
-    A step calls it in every layer: what does not change between steps is made here.
+    S's column i means row places[i] of a and b, or row i. A step calls it in every layer: what does not
+    change between steps is made here.
     """
     function, entries, scratch = functions()[NAMES[a.dtype]], s.entries, torch.empty(s.entries.rows.shape)
+    rows = entries.rows if places is None else places[entries.rows]
     kept = (
         a.contiguous(),
         b.contiguous(),
         entries.begin,
         entries.token,
-        entries.rows,
+        rows,
         entries.weights,
         scratch,
     )

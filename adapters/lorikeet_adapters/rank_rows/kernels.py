@@ -10,7 +10,7 @@ and infinity times zero is NaN, so the product is masked, never just multiplied 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import Protocol
 
@@ -68,6 +68,15 @@ def looked_up(a: torch.Tensor, b: torch.Tensor, s: Shares) -> Bound:
 def native(a: torch.Tensor, b: torch.Tensor, s: Shares) -> Bound:
     """By the C library, but for prompts that are better off as two GEMMs. CPU only."""
     return (rows.bind if rows.takes(a.dtype, s) else batched)(a, b, s)
+
+
+def in_place(kernel: Kernel, blocks: Sequence[torch.Tensor], s: Shares, places: torch.Tensor) -> Bound | None:
+    """For a kernel that looks rows up in a and b of a whole arena; None for one that wants them side by side.
+
+    `places` are the rows there that S's columns mean, int32.
+    """
+    a, b = blocks
+    return rows.bind(a, b, s, places) if kernel is native and rows.takes(a.dtype, s) else None
 
 
 def triton(a: torch.Tensor, b: torch.Tensor, s: Shares) -> Bound:

@@ -17,9 +17,13 @@ Extents: TypeAlias = Mapping[str, Extent]  # generation -> its rows in one modul
 
 @dataclass(frozen=True, slots=True)
 class ActiveRows:
-    """`extents` in the order of S's columns; `s` by mix, `spread` by token. There is at least one row."""
+    """`extents` in the order of S's columns; `s` by mix, `spread` by token. There is at least one row.
+
+    `places` are the rows of the arena that the columns mean, one by one, int32.
+    """
 
     extents: tuple[Extent, ...]
+    places: torch.Tensor
     s: Shares
     spread: Shares
 
@@ -41,5 +45,7 @@ def active_rows(
         for term in mix.terms:
             if term.adapter in columns:
                 s[row, columns[term.adapter]] = term.weight
+    places = torch.cat([torch.arange(extents[each].start, extents[each].stop) for each in named])
     shares = Shares(s.to(device))
-    return ActiveRows(tuple(extents[generation] for generation in named), shares, shares.each(span))
+    rows = tuple(extents[generation] for generation in named)
+    return ActiveRows(rows, places.to(device, torch.int32), shares, shares.each(span))

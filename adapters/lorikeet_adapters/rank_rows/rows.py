@@ -22,7 +22,8 @@ class RankRows:
     """All targets of one base model. Only the thread that runs the model calls it.
 
     `limit` bounds the sum of the ranks of the resident adapters. A module's memory is at most that
-    many rows, and as many again while the adapters of a step lie apart and are gathered.
+    many rows, and as many again while the adapters of a step lie apart and are gathered for a kernel
+    that wants them side by side.
 
     The base keeps its classes, weights and quantiser: rows are added by forward hooks on the raw
     model, which return at once when a step has no active rows.

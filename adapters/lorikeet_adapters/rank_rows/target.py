@@ -11,7 +11,7 @@ from torch import nn
 
 from lorikeet_adapters.mix import Mix
 from lorikeet_adapters.rank_rows.arena import Arena, Extent
-from lorikeet_adapters.rank_rows.kernels import Bound, Kernel, looked_up
+from lorikeet_adapters.rank_rows.kernels import Bound, Kernel, in_place, looked_up
 from lorikeet_adapters.rank_rows.layout import ActiveRows, active_rows
 from lorikeet_adapters.shares import Shares
 
@@ -86,9 +86,15 @@ class Part:
         if lead not in self._bound:
             if len(self._bound) == MOST_BOUND:
                 self._bound.clear()
-            a, b = self.rows()
-            self._bound[lead] = kernel(a, b, self.s(lead))
+            assert self.active is not None
+            s = self.s(lead)
+            found = in_place(kernel, self.arena.blocks, s, self.active.places)
+            self._bound[lead] = found or self._bind_gathered(kernel, s)
         return self._bound[lead]
+
+    def _bind_gathered(self, kernel: Kernel, s: Shares) -> Bound:
+        a, b = self.rows()
+        return kernel(a, b, s)
 
     def s(self, lead: torch.Size) -> Shares:
         """S for the tokens laid out as `lead`.

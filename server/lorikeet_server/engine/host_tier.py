@@ -22,6 +22,7 @@ class HostTier:
         self.limit = limit
         self.bytes = 0
         self.hits = 0
+        self.changes = 0  # of what is kept
         self._kept: OrderedDict[str, AdapterWeights] = OrderedDict()  # the next to go comes first
 
     def __iter__(self) -> Iterator[str]:
@@ -33,6 +34,7 @@ class HostTier:
         if weights.bytes > self.limit:
             return
         self._kept[generation] = weights
+        self.changes += 1
         self.bytes += weights.bytes
         while self.bytes > self.limit:
             self.forget(next(iter(self._kept)))
@@ -48,9 +50,11 @@ class HostTier:
         """Bytes that are given back."""
         weights = self._kept.pop(generation, None)
         freed = weights.bytes if weights is not None else 0
+        self.changes += weights is not None
         self.bytes -= freed
         return freed
 
     def clear(self) -> None:
         self._kept.clear()
+        self.changes += 1
         self.bytes = 0

@@ -38,6 +38,9 @@ class Residency:
     def __init__(self, row_budget: int) -> None:
         self.row_budget = row_budget
         self.evictions = 0  # adapters that made room for others
+        self.rows_used = 0
+        self.on_host = 0  # adapters whose tensors are in host memory or on their way there
+        self.changes = 0  # of any state
         self._adapters: dict[str, _Resident] = {}
         self._users: Counter[str] = Counter()
         self.pinned: set[str] = set()  # on the device or wanted there, and never evicted
@@ -52,18 +55,9 @@ class Residency:
     def states(self) -> dict[str, AdapterState]:
         return {generation: each.state for generation, each in self._adapters.items()}
 
-    @property
-    def rows_used(self) -> int:
-        return sum(each.rank for each in self._adapters.values() if each.state is AdapterState.DEVICE)
-
     def is_near(self, generation: str) -> bool:
         """On the host or the device: a request for it need not wait for the disk."""
         return self.state(generation) in (AdapterState.HOST, AdapterState.DEVICE)
-
-    @property
-    def on_host(self) -> int:
-        """Adapters whose tensors are in host memory or on their way there."""
-        return sum(each.state in ON_HOST for each in self._adapters.values())
 
     def absent(self, generations: Iterable[str]) -> tuple[str, ...]:
         """Those whose files must be read before a request that names them can go on."""
@@ -101,7 +95,7 @@ class Residency:
     def loaded(self, generation: str, rank: int, blends: bool = True) -> None:
         self._move(generation, AdapterEvent.LOADED)
         known = self._adapters[generation]
-        known.rank, known.blends = rank, blends
+        known.rank, known.blends = rank, blends  # of no account before it is on the device
         known.failure, known.retry_s = None, RETRY_S
         self.given_up.discard(generation)
 
@@ -182,7 +176,10 @@ class Residency:
 
     def release(self, generations: Iterable[str]) -> None:
         """The counterpart of `admit`, once per admitted request."""
-        self._users.subtract(generations)
+        for generation in generations:
+            self._users[generation] -= 1
+            if not self._users[generation]:
+                del self._users[generation]
 
     def put_back(self, generations: Iterable[str]) -> None:
         """There was no memory for their rows: they are on the host as before, and nobody runs with them.
@@ -199,8 +196,8 @@ class Residency:
         """Forget an adapter nobody uses; True when it held rows or tensors that must be given back."""
         assert not self._users[generation], generation
         held = self.is_near(generation)
+        self._leave(generation)
         self._adapters.pop(generation, None)
-        self._users.pop(generation, None)
         self.pinned.discard(generation)
         self.given_up.discard(generation)
         return held
@@ -213,11 +210,19 @@ class Residency:
         """Invariants: the budget holds, and what is used is on the device."""
         assert self.rows_used <= self.row_budget, (self.rows_used, self.row_budget)
         for generation, users in self._users.items():
-            assert users >= 0, generation
-            assert not users or self.state(generation) is AdapterState.DEVICE, generation
+            assert users > 0, generation
+            assert self.state(generation) is AdapterState.DEVICE, generation
+
+    def recount(self) -> None:
+        """That what is counted as it changes is what there is: too long for every step."""
+        held = self._adapters.values()
+        assert self.rows_used == sum(each.rank for each in held if each.state is AdapterState.DEVICE)
+        assert self.on_host == sum(each.state in ON_HOST for each in held)
 
     def _victims_for(self, generations: tuple[str, ...]) -> tuple[str, ...] | None:
         excess = self.rows_used + self.rows_to_insert(generations) - self.row_budget
+        if excess <= 0:
+            return ()
         spare = set(generations)
         idle = [
             generation
@@ -237,4 +242,15 @@ class Residency:
 
     def _move(self, generation: str, event: AdapterEvent) -> None:
         known = self._adapters[generation]
-        known.state = advance(known.state, event)
+        after = advance(known.state, event)
+        self._leave(generation)
+        known.state = after
+        self.rows_used += known.rank if after is AdapterState.DEVICE else 0
+        self.on_host += after in ON_HOST
+
+    def _leave(self, generation: str) -> None:
+        """It is no longer counted in its present state."""
+        self.changes += 1
+        if (known := self._adapters.get(generation)) is not None:
+            self.rows_used -= known.rank if known.state is AdapterState.DEVICE else 0
+            self.on_host -= known.state in ON_HOST

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from lorikeet_adapters.lifecycle import AdapterState
 from lorikeet_server.engine.capacity import Capacity
@@ -23,6 +24,9 @@ class Tally:
     steps: int = 0
     loads: int = 0
     failed_loads: int = 0
+    # Who is where, as of so many changes of both tiers: most steps change nothing, and there may be thousands.
+    _places: Mapping[str, AdapterState] = field(default_factory=dict)
+    _as_of: tuple[Residency, int, int] | None = None
 
     def read(
         self,
@@ -33,6 +37,8 @@ class Tally:
         runner: Runner,
     ) -> EngineStats:
         count = scheduler.count
+        if self._as_of != (changes := (residency, residency.changes, host.changes)):
+            self._places, self._as_of = _places(residency, host), changes
         return EngineStats(
             running=count(RequestState.DECODE, RequestState.PREFILL),
             waiting=count(RequestState.WAITING),
@@ -54,7 +60,7 @@ class Tally:
             loads=self.loads,
             failed_loads=self.failed_loads,
             evictions=residency.evictions,
-            adapters=_places(residency, host),
+            adapters=self._places,
         )
 
 

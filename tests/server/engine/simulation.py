@@ -101,6 +101,7 @@ class Simulation:
 
     def step(self, out_of_memory: bool = False) -> Batch:
         batch = self.scheduler.schedule()
+        self.scheduler._residency.recount()
         fits = len(batch.insert)
         if out_of_memory and fits and self.chance.random() < 0.5:
             fits = self.chance.randrange(fits)
