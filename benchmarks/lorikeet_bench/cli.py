@@ -17,6 +17,7 @@ from lorikeet_bench.output import check_out, finish, progress_bar
 from lorikeet_bench.plan import DEFAULT_RANK, Plan, PlanRefused, parse_numbers
 from lorikeet_bench.serving_cli import serving
 from lorikeet_bench.shapes import SHAPES, shape_of
+from lorikeet_bench.versus_cli import versus
 from lorikeet_server.engine.config import KernelName
 
 DEFAULT = Plan()
@@ -29,7 +30,7 @@ def _joined(values: Iterable[int]) -> str:
 bench = typer.Typer(help="Measure on this machine what adapters cost.", no_args_is_help=True)
 
 
-for command in (serving, scale, swap, fidelity):
+for command in (serving, versus, scale, swap, fidelity):
     bench.command()(command)
 
 

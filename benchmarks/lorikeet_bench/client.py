@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 
 from lorikeet_bench.exchange import Recording
-from lorikeet_bench.workload import Ask
+from lorikeet_bench.workload import Ask, Dialect
 
 DATA = "data:"
 SERVER_FACTS = (
@@ -31,9 +31,15 @@ class Client:
     """`url` is the server's root, below which /v1/completions lies."""
 
     def __init__(
-        self, url: str, key: str = "", *, connections: int, plain: bool = False, timeout: float = 600.0
+        self,
+        url: str,
+        key: str = "",
+        *,
+        connections: int,
+        dialect: Dialect = Dialect.FULL,
+        timeout: float = 600.0,
     ) -> None:
-        self._more = {} if plain else {"ignore_eos": True}
+        self._dialect = dialect
         limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
         headers = {"authorization": f"Bearer {key}"} if key else {}
         self._http = httpx.AsyncClient(
@@ -70,7 +76,7 @@ class Client:
             "temperature": 0,
             "stream": True,
             "stream_options": {"include_usage": True},
-            **self._more,
+            **_spoken(self._dialect, ask.model),
         }
         lines: list[tuple[float, str]] = []
         error = ""
@@ -87,6 +93,14 @@ class Client:
         except httpx.HTTPError as failure:
             error = f"{type(failure).__name__}: {failure}"
         return Recording(ask.model, sent if due is None else due, sent, time.perf_counter(), lines, error)
+
+
+def _spoken(dialect: Dialect, model: str) -> Mapping[str, Any]:
+    """What a request for this model says beyond OpenAI's own fields."""
+    more: dict[str, Any] = {} if dialect is Dialect.PLAIN else {"ignore_eos": True}
+    if dialect is Dialect.LLAMA_CPP and model.isdecimal():
+        more |= {"lora": [{"id": int(model), "scale": 1.0}]}
+    return more
 
 
 def _reason(answer: httpx.Response) -> str:

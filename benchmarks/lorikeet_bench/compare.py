@@ -48,12 +48,12 @@ SETTINGS: Mapping[str, Sequence[str]] = {
         "skew",
         "prompt_words",
         "reuse_prompts",
-        "plain",
+        "dialect",
         "output_len",
         "goodput_objectives_ms",
     ),
 }
-KINDS = frozenset({*SETTINGS, "swap", "fidelity"})
+KINDS = frozenset({*SETTINGS, "swap", "fidelity", "versus"})
 CIRCUMSTANCES = (
     "cpu_model",
     "cpu_count",

@@ -17,7 +17,7 @@ import httpx
 from lorikeet_bench.client import Client
 from lorikeet_bench.exchange import Exchange, Recording
 from lorikeet_bench.plan import PlanRefused
-from lorikeet_bench.workload import Ask, Workload
+from lorikeet_bench.workload import Ask, Dialect, Workload
 
 WARM_UP = 2  # requests a model before anything is counted
 OPEN_LOOP_CONNECTIONS = 4096
@@ -41,9 +41,9 @@ async def drive(
 ) -> Session:
     """Warm every model up, then send the workload. Raises PlanRefused when the server is not there."""
     connections = workload.concurrency if workload.rate is None else OPEN_LOOP_CONNECTIONS
-    client = Client(url, key, connections=connections or 1, plain=workload.plain)
+    client = Client(url, key, connections=connections or 1, dialect=workload.dialect)
     try:
-        await _check_models(client, url, workload.models)
+        await _check_models(client, url, workload)
         await _warm_up(client, workload)
         server = await client.facts()
         recordings, peak = await _send(client, workload, advance)
@@ -55,12 +55,14 @@ async def drive(
     return Session(exchanges, last - first, peak, server)
 
 
-async def _check_models(client: Client, url: str, wanted: Sequence[str]) -> None:
+async def _check_models(client: Client, url: str, workload: Workload) -> None:
     try:
         there = await client.models()
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError) as error:
         raise PlanRefused(f"no OpenAI-compatible server answers at {url}: {error}") from error
     # A blend is no entry of its own, but its parts are. Who lists nothing serves what it does not list.
+    numbered = workload.dialect is Dialect.LLAMA_CPP
+    wanted = [name for name in workload.models if not (numbered and name.isdecimal())]
     missing = [name for name in wanted if name not in there and not set(there) & {*_parts(name)}]
     if there and missing:
         raise PlanRefused(f"{url} does not list the model {missing[0]}; it lists {', '.join(there[:20])}")

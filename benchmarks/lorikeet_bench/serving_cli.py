@@ -12,13 +12,19 @@ import typer
 
 from lorikeet_bench.output import check_out, finish, progress_bar
 from lorikeet_bench.plan import PlanRefused
-from lorikeet_bench.workload import Popularity, Workload
+from lorikeet_bench.workload import Dialect, Popularity, Workload
 
 if TYPE_CHECKING:
     from lorikeet_bench.serving_report import Objectives
 
 DEFAULT = Workload(("demo",))
 KEY = "LORIKEET_API_KEY"
+SpokenBy = Annotated[
+    Dialect,
+    typer.Option(
+        help="What the server knows: plain is OpenAI's fields alone, llama.cpp takes numbers as adapters."
+    ),
+]
 
 
 def serving(
@@ -45,7 +51,7 @@ def serving(
         bool,
         typer.Option(help="Send the prompts of every run of this seed, which the server may have kept."),
     ] = False,
-    plain: Annotated[bool, typer.Option(help="OpenAI's own fields alone: no ignore_eos.")] = False,
+    dialect: SpokenBy = Dialect.FULL,
     out: Annotated[Path | None, typer.Option(help="File to write the JSON document to.")] = None,
 ) -> None:
     """TTFT, TPOT, ITL, end to end, throughput and goodput of a running server.
@@ -69,7 +75,7 @@ def serving(
         skew=skew,
         seed=seed,
         nonce="" if reuse_prompts else secrets.token_hex(4),
-        plain=plain,
+        dialect=dialect,
     )
     objectives = Objectives.parse(goodput)
     if not url.startswith(("http://", "https://")):

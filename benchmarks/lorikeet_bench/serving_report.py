@@ -124,7 +124,7 @@ def make_document(
         "seed": workload.seed,
         "nonce": workload.nonce,
         "reuse_prompts": not workload.nonce,
-        "plain": workload.plain,
+        "dialect": workload.dialect.value,
         **summary,
         **{f"client_{key}": value for key, value in asdict(machine).items()},
     }

@@ -27,6 +27,14 @@ class Popularity(StrEnum):
     POWER = "power"  # the place is N * u^(1/skew), u uniform: skew 1 is uniform, less is more skewed
 
 
+class Dialect(StrEnum):
+    """What a server understands beyond OpenAI's own fields."""
+
+    FULL = "full"  # ignore_eos
+    PLAIN = "plain"  # nothing; answers may end early
+    LLAMA_CPP = "llama.cpp"  # ignore_eos, and a number in the place of a model is an adapter's
+
+
 DEFAULT_SKEW = {Popularity.ZIPF: 1.5, Popularity.POWER: 0.3}
 # The power law's literature draws numpy's power(alpha), whose most likely place is the last.
 
@@ -46,8 +54,7 @@ class Workload:
     """`rate` requests a second arrive (open loop), or, when it is None, `concurrency` are always under way.
 
     `nonce` stands before every prompt. A server that keeps the beginnings of prompts would otherwise
-    answer the second run of one seed from its cache. `plain` requests have OpenAI's own fields alone, for
-    servers that refuse `ignore_eos`; their answers may end early.
+    answer the second run of one seed from its cache.
 
     Raises PlanRefused when it is made with a value that cannot be sent.
     """
@@ -63,7 +70,7 @@ class Workload:
     skew: float | None = None
     seed: int = 0
     nonce: str = ""
-    plain: bool = False
+    dialect: Dialect = Dialect.FULL
 
     def __post_init__(self) -> None:
         if not self.models or not all(self.models):

@@ -81,7 +81,7 @@ def documents() -> dict[str, dict[str, Any]]:
     spread = {f"{kind}_{name}_ms": 31.5 for kind in ("mean", "p50", "p90", "p95", "p99") for name in FIGURES}
     samples = {f"samples_{name}_ms": [30.0, 33.0] for name in ("ttft", "tpot", "e2el")}
     scale = {"arm": "all", "output_throughput": 77.5, "p50_ttft_ms": 1.0, "p99_ttft_ms": 2.0,
-             "loads_a_pass": 3, "touched_a_pass": 4, "resident_after": 4,
+             "loads_a_pass": 3, "returns_a_pass": 2, "touched_a_pass": 4, "resident_after": 4,
              **{f"throughput_ratio{end}": 0.875 for end in ("", "_low", "_high")}}  # fmt: skip
     swap = {"median_ms": 44.5, "max_ms": 55.5, "samples_ms": [44.5]}
     prefix = {"mix": "base", "median_fresh_ttft_ms": 66.25, "median_kept_ttft_ms": 2.0,
@@ -93,7 +93,10 @@ def documents() -> dict[str, dict[str, Any]]:
         "p99_kl": 2.5e-2,
         "top1_agreement": 0.995,
     }
+    versus = {"url": "http://y", "model_id": None, "models": ["a", "b"], "output_throughput": 88.5,
+              "median_tpot_ms": 1.5, "median_ttft_ms": 2.5, "failed": 0}  # fmt: skip
     return {
+        "versus": {"benchmark": "versus", **mine, "targets": [TARGET], "results": [versus]},
         "prefix": {"benchmark": "prefix", **mine, "results": [prefix]},
         "scale": {"benchmark": "scale", **mine, "targets": [TARGET], "results": [{"names": n, **scale} for n in (8, 64)]},
         "swap": {"benchmark": "swap", **mine, "targets": [TARGET],
@@ -112,6 +115,7 @@ SHOWN = {
     "swap": "| stall | 44.5 | 55.5 |",
     "fidelity": "1.5e-03",
     "serving": "| TPOT ms | 31.5 |",
+    "versus": "| http://y |  | a+b | 88.5 | 1.5 |",
 }
 
 
@@ -120,7 +124,7 @@ def test_every_kind_that_is_measured_has_a_table_and_its_pictures(kind: str, tmp
     document = documents()[kind]
     drawn = draw(kind, document, tmp_path)
     assert [path.name for path in drawn] == [f"{kind}-{what}.png" for what, _ in pictures(document)]
-    assert (kind == "prefix") is (drawn == ())
+    assert (kind in {"prefix", "versus"}) is (drawn == ())
     page = render({"mine": document}, {"mine": drawn})
     assert SHOWN[kind] in page
     assert all(f"]({path.name})" in page for path in drawn)

@@ -22,7 +22,9 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from typer.testing import CliRunner
 
+from lorikeet_bench.cli import bench
 from lorikeet_bench.exchange import Exchange, Recording
 from lorikeet_bench.machine import describe_machine
 from lorikeet_bench.markdown import render
@@ -30,7 +32,7 @@ from lorikeet_bench.percentile import percentile
 from lorikeet_bench.plan import PlanRefused
 from lorikeet_bench.serving import WARM_UP, Session, drive
 from lorikeet_bench.serving_report import Objectives, make_document, make_table, summarise
-from lorikeet_bench.workload import Workload
+from lorikeet_bench.workload import Dialect, Workload
 
 
 def piece(text: str, finish: str | None = None, **more: object) -> str:
@@ -264,8 +266,49 @@ def test_a_server_that_knows_openais_fields_alone_is_driven_plainly() -> None:
     with listening(Narrow()) as url:
         with pytest.raises(PlanRefused, match="ignore_eos"):
             asyncio.run(drive(url, workload))
-        session = asyncio.run(drive(url, replace(workload, plain=True)))
+        session = asyncio.run(drive(url, replace(workload, dialect=Dialect.PLAIN)))
     assert not [each.error for each in session.exchanges if each.error]
+
+
+class Numbered(Peer):
+    """It knows adapters by their number and lists its base alone, as llama.cpp's server does."""
+
+    async def models(self, http: Request) -> Response:
+        return JSONResponse({"object": "list", "data": [{"id": "rich"}]})
+
+
+def test_a_server_that_numbers_its_adapters_is_asked_by_number() -> None:
+    peer = Numbered()
+    workload = Workload(("rich", "3"), requests=4, tokens=4, concurrency=2, dialect=Dialect.LLAMA_CPP)
+    with listening(peer) as url:
+        asyncio.run(drive(url, workload))
+        with pytest.raises(PlanRefused, match="does not list the model 3"):
+            asyncio.run(drive(url, replace(workload, dialect=Dialect.FULL)))
+    asked = {(each["model"], json.dumps(each.get("lora"))) for each in peer.asked}
+    assert asked == {("rich", "null"), ("3", '[{"id": 3, "scale": 1.0}]')}
+
+
+def test_two_servers_take_turns_and_are_compared() -> None:
+    slow, quick = Peer(), Peer()
+    with listening(slow) as first, listening(quick) as second:
+        options = ["--url", first, "--models", "rich", "--against", second, "--against-models", "rich"]
+        more = ["--requests", "6", "--tokens", "5", "--concurrency", "2", "--rounds", "5", "--wanted", "1000"]
+        done = CliRunner().invoke(bench, ["versus", *options, *more])
+        assert done.exit_code == 0, done.output
+        document = json.loads(done.stdout.splitlines()[-1])
+        with pytest.raises(PlanRefused, match="at least 5"):
+            CliRunner().invoke(bench, ["versus", *options, "--rounds", "2"], catch_exceptions=False)
+    ours, theirs = document["results"]
+    assert (ours["url"], theirs["url"], ours["completed"], theirs["failed"]) == (first, second, 30, 0)
+    samples = [each["samples_output_throughput"] for each in (ours, theirs)]
+    assert [len(each) for each in samples] == [5, 5]
+    ratio = document["ratios"]["output_throughput"]
+    assert ratio["value"] == pytest.approx(statistics.median(samples[0]) / statistics.median(samples[1]))
+    assert ratio["low"] <= ratio["value"] <= ratio["high"]
+    assert document["targets"][0]["standing"] == "MISSED"
+    assert "first / second" in done.stdout
+    prompts = [each["prompt"] for each in slow.asked if each["max_tokens"] == 5]
+    assert len(prompts) == len(set(prompts)) == 6 * 6, "no round meets the prompts of another"
 
 
 def test_a_server_that_is_not_there_and_a_model_it_has_not_are_refused() -> None:
