@@ -82,17 +82,27 @@ class Client:
         error = ""
         sent = time.perf_counter()
         try:
-            async with self._http.stream("POST", "/v1/completions", json=body) as answer:
-                if answer.status_code != httpx.codes.OK:
-                    await answer.aread()
-                    error = f"{answer.status_code}: {_reason(answer)}"
-                else:
-                    async for line in answer.aiter_lines():
-                        if line.startswith(DATA):
-                            lines.append((time.perf_counter(), line[len(DATA) :].strip()))
+            try:
+                error = await self._stream(body, lines)
+            except httpx.RemoteProtocolError:
+                if lines:
+                    raise
+                # The server had closed a connection that was kept: a new one is what any client would open.
+                error = await self._stream(body, lines)
         except httpx.HTTPError as failure:
             error = f"{type(failure).__name__}: {failure}"
         return Recording(ask.model, sent if due is None else due, sent, time.perf_counter(), lines, error)
+
+    async def _stream(self, body: Mapping[str, Any], lines: list[tuple[float, str]]) -> str:
+        """Note each line as it comes; returns why there is none. Raises httpx.HTTPError."""
+        async with self._http.stream("POST", "/v1/completions", json=body) as answer:
+            if answer.status_code != httpx.codes.OK:
+                await answer.aread()
+                return f"{answer.status_code}: {_reason(answer)}"
+            async for line in answer.aiter_lines():
+                if line.startswith(DATA):
+                    lines.append((time.perf_counter(), line[len(DATA) :].strip()))
+        return ""
 
 
 def _spoken(dialect: Dialect, model: str) -> Mapping[str, Any]:

@@ -55,6 +55,15 @@ async def drive(
     return Session(exchanges, last - first, peak, server)
 
 
+async def check(url: str, workload: Workload, key: str = "") -> None:
+    """Raises PlanRefused when the server is not there or does not list what is to be asked for."""
+    client = Client(url, key, connections=1)
+    try:
+        await _check_models(client, url, workload)
+    finally:
+        await client.close()
+
+
 async def _check_models(client: Client, url: str, workload: Workload) -> None:
     try:
         there = await client.models()

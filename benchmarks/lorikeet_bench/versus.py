@@ -20,7 +20,7 @@ from rich.table import Table
 from lorikeet_bench.interval import ratio_of_medians
 from lorikeet_bench.machine import Machine
 from lorikeet_bench.plan import FEWEST_REPETITIONS, PlanRefused
-from lorikeet_bench.serving import drive
+from lorikeet_bench.serving import check, drive
 from lorikeet_bench.serving_report import Objectives, summarise
 from lorikeet_bench.target import Target, told
 from lorikeet_bench.workload import Dialect, Workload
@@ -59,6 +59,8 @@ def run(plan: VersusPlan, machine: Callable[[], Machine], advance: Callable[[str
     """Measure; returns the document. `advance` is called after each of 2 * (rounds + 1) turns, the first two to warm up."""
     started, described = datetime.now(UTC), machine()
     contenders = (plan.ours, plan.theirs)
+    for contender in contenders:  # before the first is asked for long
+        asyncio.run(check(contender.url, _asked(plan.workload, contender), contender.key))
     rounds: tuple[list[dict[str, Any]], ...] = ([], [])
     for turn in range(1 + plan.rounds):
         for place in (0, 1) if turn % 2 else (1, 0):
@@ -109,6 +111,10 @@ def _ask(workload: Workload, contender: Contender) -> dict[str, Any]:
     own = replace(workload, models=contender.models, dialect=contender.dialect, nonce=secrets.token_hex(4))
     session = asyncio.run(drive(contender.url, own, contender.key))
     return summarise(session, Objectives.parse(""))
+
+
+def _asked(workload: Workload, contender: Contender) -> Workload:
+    return replace(workload, models=contender.models, dialect=contender.dialect)
 
 
 def _row(contender: Contender, rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
