@@ -42,13 +42,14 @@ def bind(
         entries.weights,
         scratch,
     )
-    (at_a, at_b, *at_rest), sizes = pointers(*kept), (len(s), a.shape[1], b.shape[1])
+    (at_a, at_b, *at_rest), sizes, dtype = pointers(*kept), (len(s), a.shape[1], b.shape[1]), a.dtype
+    read, written = sizes[0] * sizes[1], sizes[0] * sizes[2]
 
     def run(x: torch.Tensor, y: torch.Tensor, kept: object = kept) -> torch.Tensor:
         x, y = x.contiguous(), y.contiguous()
-        assert x.shape == sizes[:2]
-        assert y.shape == sizes[::2]
-        assert x.dtype is y.dtype is a.dtype
+        assert x.numel() == read
+        assert y.numel() == written
+        assert x.dtype is y.dtype is dtype
         function(x.data_ptr(), at_a, at_b, y.data_ptr(), *at_rest, *sizes)
         return y
 

@@ -33,7 +33,8 @@ Bound = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 class Kernel(Protocol):
     """Makes of a, b and S what a step calls for each batch of the same layout.
 
-    That takes (x, y) and returns y plus the rows' share, in y's dtype; y itself may be overwritten.
+    That takes (x, y), whose tokens are laid out in any way, the same in both, and returns y plus the rows'
+    share, in y's dtype and layout; y itself may be overwritten.
     """
 
     def __call__(self, a: torch.Tensor, b: torch.Tensor, s: Shares) -> Bound: ...
@@ -43,12 +44,12 @@ def reference(a: torch.Tensor, b: torch.Tensor, s: Shares) -> Bound:
     """Token by token, row by row, in fp32."""
 
     def run(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        out = y.float().clone()
+        x, out = x.reshape(-1, x.shape[-1]), y.float().reshape(-1, y.shape[-1]).clone()
         for token in range(x.shape[0]):
             for row in s.dense[token].nonzero().flatten().tolist():
                 shrunk = torch.dot(x[token].float(), a[row].float())
                 out[token] += s.dense[token, row].float() * shrunk * b[row].float()
-        return out.to(y.dtype)
+        return out.to(y.dtype).view(y.shape)
 
     return run
 
@@ -56,13 +57,13 @@ def reference(a: torch.Tensor, b: torch.Tensor, s: Shares) -> Bound:
 def batched(a: torch.Tensor, b: torch.Tensor, s: Shares) -> Bound:
     """Two GEMMs and a masked multiply; works on every device."""
     expand = _expand(b, s)
-    return lambda x, y: expand(F.linear(x, a), y)
+    return lambda x, y: expand(F.linear(x.reshape(-1, x.shape[-1]), a), y)
 
 
 def looked_up(a: torch.Tensor, b: torch.Tensor, s: Shares) -> Bound:
     """The same for an embedding, whose x[t] is one-hot at ids[t]: a's column takes the place of x . a."""
     expand = _expand(b, s)
-    return lambda ids, y: expand(a.index_select(1, ids).T, y)
+    return lambda ids, y: expand(a.index_select(1, ids.reshape(-1)).T, y)
 
 
 def native(a: torch.Tensor, b: torch.Tensor, s: Shares) -> Bound:
@@ -92,7 +93,7 @@ def _expand(b: torch.Tensor, s: Shares) -> Bound:
 
     def run(shrunk: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         weighted = torch.where(named, shrunk * s.dense, 0)
-        return torch.addmm(y, weighted.to(b.dtype), b)
+        return torch.addmm(y.reshape(-1, b.shape[1]), weighted.to(b.dtype), b).view(y.shape)
 
     return run
 

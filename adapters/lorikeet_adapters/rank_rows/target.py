@@ -83,14 +83,15 @@ class Part:
 
     def bound(self, kernel: Kernel, lead: torch.Size) -> Bound:
         """What adds the rows' share to tokens laid out as `lead`."""
-        if lead not in self._bound:
+        known = self._bound.get(lead)
+        if known is None:
             if len(self._bound) == MOST_BOUND:
                 self._bound.clear()
             assert self.active is not None
             s = self.s(lead)
             found = in_place(kernel, self.arena.blocks, s, self.active.places)
-            self._bound[lead] = found or self._bind_gathered(kernel, s)
-        return self._bound[lead]
+            known = self._bound[lead] = found or self._bind_gathered(kernel, s)
+        return known
 
     def _bind_gathered(self, kernel: Kernel, s: Shares) -> Bound:
         a, b = self.rows()
@@ -165,13 +166,12 @@ class Target:
             self._choose(selection)
         if not self._active:
             return output
-        lead = output.shape[:-1]
-        y = output.reshape(-1, output.shape[-1])
+        y, lead = output, output.shape[:-1]
         if self.lora is not None and self.lora.active:
             y = self._with_rows(self.lora, kernel, inputs, y, lead)
         if not self._only_lora:
-            y = self._with_vectors(y, lead)
-        return (y if y.dtype is output.dtype else y.to(output.dtype)).view(output.shape)
+            y = self._with_vectors(y.reshape(-1, y.shape[-1]), lead).view(output.shape)
+        return y if y.dtype is output.dtype else y.to(output.dtype)
 
     def _choose(self, selection: Selection) -> None:
         for part in self.parts:
@@ -186,9 +186,8 @@ class Target:
         dtype = lora.arena.blocks[0].dtype
         wide = y if y.dtype is dtype else y.to(dtype)
         if self._is_lookup:
-            return lora.bound(looked_up, lead)(inputs.reshape(-1), wide)
-        x = inputs.reshape(-1, inputs.shape[-1])
-        return lora.bound(kernel, lead)(x if x.dtype is dtype else x.to(dtype), wide)
+            return lora.bound(looked_up, lead)(inputs, wide)
+        return lora.bound(kernel, lead)(inputs if inputs.dtype is dtype else inputs.to(dtype), wide)
 
     def _with_vectors(self, y: torch.Tensor, lead: torch.Size) -> torch.Tensor:
         if self.gain.active:
