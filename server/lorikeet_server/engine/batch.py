@@ -104,9 +104,11 @@ class StepOutput:
     `prefilled` are the chunks that were computed: all of them, unless memory ran out on the way, which
     `out_of_memory` says. Then a decode step may be missing, too, and the cache is empty. `not_inserted`
     are adapters of the batch that are still on the host, the one that found no memory first.
+    `prefill_seconds` is what the chunks took.
     """
 
     sampled: Mapping[str, Sampled]
     prefilled: tuple[PrefillChunk, ...] = ()
     out_of_memory: bool = False
     not_inserted: tuple[str, ...] = ()
+    prefill_seconds: float = 0.0

@@ -38,6 +38,7 @@ from lorikeet_server.engine.failures import DEAD, NON_FINITE, OUT_OF_MEMORY
 from lorikeet_server.engine.host_tier import HostTier
 from lorikeet_server.engine.lifecycle import FINISH_REASONS, RequestEvent
 from lorikeet_server.engine.loader import Fetch, Loader
+from lorikeet_server.engine.pace import Pace
 from lorikeet_server.engine.prefix_index import PrefixIndex
 from lorikeet_server.engine.progress import Ending
 from lorikeet_server.engine.request import Event, Failure, FinishReason, Request
@@ -79,6 +80,10 @@ class Engine:
         self._clock = clock
         self._residency = Residency(config.rank_rows)
         self._host = HostTier(capacity.host_adapter_bytes)
+        # A GPU's prompts take no time that anybody notices, nor any that is known when they are handed over.
+        self._pace = Pace(
+            config.prefill_tokens, config.prefill_ms / 1e3 if base.device.type == "cpu" else 0.0
+        )
         self._prefixes = PrefixIndex(capacity.prefix_blocks)
         self._scheduler = Scheduler(config, self._residency, capacity.geometry, self._prefixes)
         self._roster = Roster(
@@ -148,9 +153,10 @@ class Engine:
         self._drain()
         self._pulse.begin()
         self._expire()
-        batch = self._scheduler.schedule()
+        batch = self._scheduler.schedule(self._pace.tokens)
         self._begin(batch)
         output = self.runner.execute(batch)
+        self._pace.note(sum(len(chunk.tokens) for chunk in output.prefilled), output.prefill_seconds)
         events = [*self._pending, *self._apply(output)]
         self._pending = []
         self._tally.steps += bool(batch.tokens)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -99,6 +100,7 @@ class Runner:
             if batch.decode:
                 draws = [self._draw(row.request, row.index + 1, row.generated) for row in batch.decode]
                 sampled |= self._sample(self.decode(batch.decode), draws)
+            began = time.perf_counter()
             for chunks in together(batch.prefill, self._forward_cost):
                 logits = self.prefill(*chunks)
                 prefilled.extend(chunks)
@@ -110,7 +112,7 @@ class Runner:
                 "out of memory, giving back keys and values: %s", (str(error) or repr(error)).splitlines()[0]
             )
         else:
-            return StepOutput(sampled, tuple(prefilled))
+            return StepOutput(sampled, tuple(prefilled), prefill_seconds=time.perf_counter() - began)
         # Not in the handler: while it runs, the traceback holds what the step had made until it failed.
         self._clear()
         not_inserted = tuple(each for each in batch.insert if each in self._host)

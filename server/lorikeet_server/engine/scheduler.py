@@ -124,8 +124,8 @@ class Scheduler:
             self._residency.pinned.discard(generation)
             self._evict.extend(self._supply.drop_unwanted((generation,)))
 
-    def schedule(self) -> Batch:
-        """Decide the next step."""
+    def schedule(self, beside: int | None = None) -> Batch:
+        """Decide the next step, with at most `beside` tokens of prompts if anybody decodes in it."""
         self._prefixes.settle()
         self._make_room()
         promised = self._make_way()
@@ -136,9 +136,10 @@ class Scheduler:
         )
         load = tuple(Load(each, self._residency.load(each)) for each in self._supply.line())
         pinned = self._settle_pinned()
-        insert, reuse, prefill = self._fill(
-            self._admission(promised), max(self._config.prefill_tokens - len(decode), 1)
-        )
+        budget = max(self._config.prefill_tokens - len(decode), 1)
+        if decode and beside is not None:
+            budget = min(budget, beside)
+        insert, reuse, prefill = self._fill(self._admission(promised), budget)
         batch = Batch(
             leave=tuple(self._leaving),
             reuse=reuse,
