@@ -22,6 +22,7 @@ from lorikeet_adapters.recipe import Recipe
 from lorikeet_adapters.record import AdapterRecord
 from lorikeet_adapters.registry import Registry
 from lorikeet_adapters.source import AdapterFiles
+from lorikeet_adapters.threads import in_passing
 from lorikeet_adapters.view import View
 from lorikeet_adapters.weights import AdapterWeights, load_weights
 
@@ -75,7 +76,7 @@ class Composer:
             Ingredient(term.adapter, term.weight, self._read(generation))
             for term, generation in zip(terms, generations, strict=True)
         ]
-        return compose(recipe, parts, seed_of(recipe, terms, generations))
+        return in_passing(lambda: compose(recipe, parts, seed_of(recipe, terms, generations)))
 
     def _read(self, generation: str) -> AdapterWeights:
         found = self._registry.locate(generation)

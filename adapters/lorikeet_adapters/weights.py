@@ -17,6 +17,7 @@ from lorikeet_adapters.finding import Finding
 from lorikeet_adapters.outline import LinearShape, Outline
 from lorikeet_adapters.spec import AdapterSpec
 from lorikeet_adapters.tensors import SAVE_AGAIN, Part, Parts, read_parts
+from lorikeet_adapters.threads import alone
 
 # A trained adapter stays far below; anything above is a broken file or an attempt to poison a batch.
 LARGEST_PLAUSIBLE = 1e4
@@ -74,6 +75,11 @@ class AdapterWeights:
 
 def load_weights(path: Path, spec: AdapterSpec, outline: Outline, dtype: torch.dtype) -> AdapterWeights:
     """Read, check and convert. Raises AdapterRefused with every reason at once."""
+    with alone():  # mostly on a thread beside the engine's
+        return _load(path, spec, outline, dtype)
+
+
+def _load(path: Path, spec: AdapterSpec, outline: Outline, dtype: torch.dtype) -> AdapterWeights:
     parts, findings = read_parts(path)
     findings += [each for module in sorted(parts) for each in _misfits(module, parts[module], spec, outline)]
     findings += spec.reach.judge(module for module, own in parts.items() if own.keys() - NOT_LORA)

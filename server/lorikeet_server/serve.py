@@ -109,11 +109,12 @@ def _serve(
     keys: Keyring | None,
     started: float,
 ) -> None:
+    from lorikeet_adapters.threads import in_passing
     from lorikeet_server.api.app import create_app
     from lorikeet_server.assembly import assemble
     from lorikeet_server.drain import serve_until_stopped
 
-    house = assemble(config, store, wanted, keys)
+    house = in_passing(lambda: assemble(config, store, wanted, keys))
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:

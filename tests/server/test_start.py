@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from lorikeet_adapters.quantization import Quantization
 from lorikeet_adapters.registry import Registry
 from lorikeet_adapters.store import Store
 from lorikeet_server.assembly import assemble
-from lorikeet_server.config import ModelConfig, ServerConfig
+from lorikeet_server.config import HttpConfig, ModelConfig, ServerConfig
 from lorikeet_server.engine.runner import Runner
 from lorikeet_server.examples import EXAMPLES, examples_of
+from lorikeet_server.serve import serve
 from tests.adapters.bundles import WordChecker, bundle
 from tests.server.process import ServerProcess, lorikeet
 from tests.server.world import BASE, World
@@ -81,3 +83,23 @@ def test_a_base_that_is_refused_leaves_the_folder_to_the_one_before(
 )
 def test_what_is_offered_can_be_asked(adapters: list[str], models: list[str]) -> None:
     assert [each.model for each in examples_of(adapters, "mine")] == models
+
+
+def test_the_thread_that_loads_and_tests_the_base_is_gone_when_it_is_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It computes, so it has a pool of threads, which would make every step of the engine's slower."""
+    seen: list[threading.Thread] = []
+
+    def note(*_: object) -> None:
+        seen.append(threading.current_thread())
+        raise BaseModelRefused("enough")
+
+    monkeypatch.setattr("lorikeet_server.assembly.assemble", note)
+    config = ServerConfig(http=HttpConfig(port=0), data_dir=tmp_path / "data")
+    with pytest.raises(BaseModelRefused, match="enough"):
+        serve(config)
+    (thread,) = seen
+    thread.join(10)
+    assert not thread.is_alive()
+    assert thread is not threading.main_thread()

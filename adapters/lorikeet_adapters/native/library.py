@@ -20,11 +20,12 @@ FUNCTIONS = {
     "linear_fp32": (4, 4),
     "linear_nf4": (6, 4),
     "linear_int8": (7, 4),
+    "compute_with": (0, 1),
     "has_variants": (0, 0),
 }
 
 # Those that return a truth; the others return nothing.
-ANSWERING = frozenset({"has_variants", "linear_bf16", "linear_fp32", "linear_nf4"})
+ANSWERING = frozenset({"compute_with", "has_variants", "linear_bf16", "linear_fp32", "linear_nf4"})
 
 
 @cache

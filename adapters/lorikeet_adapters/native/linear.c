@@ -3,6 +3,7 @@
  * Every form sums a token in one order whatever the batch is, so its result does not depend on its neighbours.
  */
 #include <limits.h>
+#include <omp.h>
 #include <stdlib.h>
 
 #include "nf4.h"
@@ -131,6 +132,13 @@ static int linear(Form form, Weights held, const float *x, const float *bias, vo
         free(scratch);
     }
     return whole;
+}
+
+/* How many threads the calling thread computes with from now on; returns with how many it did. */
+int compute_with(int threads) {
+    int before = omp_get_max_threads();
+    omp_set_num_threads(threads);
+    return before;
 }
 
 int has_variants(void) {
