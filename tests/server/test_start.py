@@ -18,7 +18,7 @@ from lorikeet_server.assembly import assemble
 from lorikeet_server.config import HttpConfig, ModelConfig, ServerConfig
 from lorikeet_server.engine.runner import Runner
 from lorikeet_server.examples import EXAMPLES, examples_of
-from lorikeet_server.serve import serve
+from lorikeet_server.serve import run
 from tests.adapters.bundles import WordChecker, bundle
 from tests.server.process import ServerProcess, lorikeet
 from tests.server.world import BASE, World
@@ -98,7 +98,7 @@ def test_the_thread_that_loads_and_tests_the_base_is_gone_when_it_is_served(
     monkeypatch.setattr("lorikeet_server.assembly.assemble", note)
     config = ServerConfig(http=HttpConfig(port=0), data_dir=tmp_path / "data")
     with pytest.raises(BaseModelRefused, match="enough"):
-        serve(config)
+        run(config)
     (thread,) = seen
     thread.join(10)
     assert not thread.is_alive()
