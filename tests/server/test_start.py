@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ def test_the_thread_that_loads_and_tests_the_base_is_gone_when_it_is_served(
     monkeypatch.setattr("lorikeet_server.assembly.assemble", note)
     config = ServerConfig(http=HttpConfig(port=0), data_dir=tmp_path / "data")
     with pytest.raises(BaseModelRefused, match="enough"):
-        run(config)
+        run(config, time.monotonic())
     (thread,) = seen
     thread.join(10)
     assert not thread.is_alive()
