@@ -148,8 +148,6 @@ def make_table(document: dict[str, Any]) -> Table:
         "rows",
         "tok/s",
         "TTFT ms",
-        "p99",
-        "asked",
         "back",
         "read",
         f"tok/s over {first}",
@@ -162,8 +160,6 @@ def make_table(document: dict[str, Any]) -> Table:
             row["arm"],
             f"{row['output_throughput']:.1f}",
             f"{row['p50_ttft_ms']:.1f}",
-            f"{row['p99_ttft_ms']:.1f}",
-            f"{row['touched_a_pass']:.0f}",
             f"{row['returns_a_pass']:.0f}",
             f"{row['loads_a_pass']:.0f}",
             f"{row[ratio]:.2f} [{row[f'{ratio}_low']:.2f}, {row[f'{ratio}_high']:.2f}]",
@@ -175,7 +171,7 @@ def _caption(document: dict[str, Any], first: int) -> str:
     return (
         f"Medians of {document['repetitions']} interleaved passes of {document['num_prompts']} requests, "
         f"{document['max_concurrency']} at once, Zipf({document['zipf_skew']:g}), rank {document['adapter_rank']}; "
-        "names asked for, returns from memory and reads of files in a pass; few rows are "
+        "back: returns from memory, and read: reads of files, in a pass; few rows are "
         f"{document['rows_for_few']}. Ratios with 95 % intervals, over {first} names with "
         f"rows for all. {document['cpu_model']}, torch {document['torch_version']}, "
         f"commit {document['commit'] or 'unknown'}."
