@@ -40,7 +40,7 @@ class EngineConfig:
     )
     prefill_tokens: int = option(256, "Tokens a step computes at most; long prompts take several.", least=1)
     prefill_ms: int = option(
-        250, "Milliseconds of a step in which others decode that prompts may take, on a CPU; 0: any.", least=0
+        0, "Milliseconds of a step in which others decode that prompts may take, on a CPU; 0: any.", least=0
     )
     threads: int = option(0, "Threads of the engine; 0: torch's choice.", least=0)
     step_seconds: int = option(
