@@ -200,7 +200,7 @@ def test_going_on_from_an_adapter_starts_where_it_is(
         run_here(make_job(tmp_path / "other", base_folder, rows, replace(recipe, rank=8), parent=parent))
 
 
-@pytest.mark.parametrize("quantization", ["fp32", "nf4"])
+@pytest.mark.parametrize("quantization", ["fp32", pytest.param("nf4", marks=pytest.mark.soak)])
 def test_dpo_raises_the_held_out_reward_accuracy(
     tmp_path: Path, base_folder: Path, quantization: str
 ) -> None:

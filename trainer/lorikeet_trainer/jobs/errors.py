@@ -6,6 +6,8 @@
         ├── FileMissing          no such file, or another tenant's
         ├── FileInUse            a job that is not over needs the file
         ├── FilesTooLarge        more bytes of files than the data folder takes from one owner
+        ├── CheckFailed          the process that checks files has ended
+        ├── CheckTimedOut        a file was not checked in time
         ├── JobRefused           what is asked cannot be trained
         ├── JobConflict          the job is in no state for this
         ├── JobsWaiting          as many jobs of this owner as may wait
@@ -50,6 +52,14 @@ class FileInUse(JobError):
 
 class FilesTooLarge(JobError):
     """The files of one owner are more bytes than the data folder takes."""
+
+
+class CheckFailed(JobError):
+    """The process that checks files ended before it had answered."""
+
+
+class CheckTimedOut(JobError):
+    """A file was not checked in time."""
 
 
 class JobRefused(JobError):

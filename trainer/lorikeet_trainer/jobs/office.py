@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from lorikeet_adapters.errors import RefusedError
 from lorikeet_adapters.mix import Term
@@ -23,6 +24,7 @@ from lorikeet_trainer.jobs.ledger import Ledger, Note
 from lorikeet_trainer.jobs.lifecycle import JobEvent
 from lorikeet_trainer.jobs.process import COMMAND
 from lorikeet_trainer.jobs.publisher import Publisher
+from lorikeet_trainer.jobs.review import Review
 from lorikeet_trainer.jobs.supervisor import Supervisor
 
 MOST_OPEN = 32  # jobs of one owner that are not over
@@ -58,6 +60,7 @@ class Office:
         self._is_ours = command == COMMAND
         self.ledger = Ledger(self._database)
         self.files = Files(folder, self._database, limits.files)
+        self.review = Review(base)
         self.clerk = Clerk(self.ledger, self.files, Publisher(registry), self._jobs)
         self.supervisor = Supervisor(
             self.ledger,
@@ -76,6 +79,7 @@ class Office:
     def leave(self) -> None:
         """The server is stopping: no job is begun, and those that run write a checkpoint and end."""
         self.supervisor.leave()
+        self.review.close()
         self.ledger.bell.ring_all()
 
     @property
@@ -91,6 +95,7 @@ class Office:
     def close(self, seconds: float) -> None:
         """Workers have so long; then they are killed and go on at the next start all the same."""
         self.supervisor.close(seconds)
+        self.review.close()
         self._database.close()
 
     def create(self, order: Order, owner: str, key: str | None = None, digest: str = "") -> tuple[Job, bool]:
@@ -133,6 +138,19 @@ class Office:
 
     def resume(self, job: str, owner: str | None) -> Job:
         return self._move(job, owner, JobEvent.RESUME, "The job was resumed", attempt=0)
+
+    def check(self, file: str, owner: str | None, line: int | None = None) -> dict[str, Any]:
+        """What a job would find in the file, as the trainer's Report, with the row on this line.
+
+        Raises FileMissing, JobRefused for another purpose's, CheckFailed, CheckTimedOut.
+        """
+        found = self.files.get(file, owner)
+        if found.purpose is not FilePurpose.FINE_TUNE:
+            raise JobRefused(f"{file} was not uploaded with the purpose fine-tune")
+        report = self.review.check(self.files.path(found.id), found.filename, line)
+        if report is None:
+            raise FileMissing(file)
+        return report
 
     def counts(self) -> Mapping[str, int]:
         """Jobs by state."""
