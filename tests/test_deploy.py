@@ -6,6 +6,8 @@ import json
 import re
 import shutil
 import subprocess
+import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,10 @@ from lorikeet_server.config import HttpConfig, ServerConfig
 from lorikeet_server.engine.stats import EngineStats
 from lorikeet_server.keyring import Scope, add_key, read_keys
 from lorikeet_server.metrics import Metrics
+from lorikeet_server.metrics.adapters import NoNames
+from lorikeet_server.metrics.vllm import Sources, vllm_registry
 from lorikeet_server.options import options_of
+from tests.server.picker import NAMES, Seen, pick
 
 ROOT = Path(__file__).resolve().parent.parent
 DEPLOY = ROOT / "deploy"
@@ -204,3 +209,138 @@ def test_the_pod_is_probed_where_the_server_answers_and_has_no_rights_it_does_no
 def test_promtool_agrees(words: list[str]) -> None:
     done = subprocess.run(["promtool", *words], cwd=DEPLOY, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+GATEWAY = DEPLOY / "gateway"
+
+
+def gateway(kind: str, file: str) -> Any:
+    """The one manifest of this kind in a file below deploy/gateway."""
+    found = [each for each in yaml.safe_load_all((GATEWAY / file).read_text()) if each["kind"] == kind]
+    assert len(found) == 1, (kind, file)
+    return found[0]
+
+
+def replica() -> tuple[Any, Any]:
+    pod = gateway("StatefulSet", "replicas.yml")["spec"]["template"]["spec"]
+    return pod, pod["containers"][0]
+
+
+def picker_config() -> Any:
+    return yaml.safe_load(gateway("ConfigMap", "picker.yml")["data"]["picker.yaml"])
+
+
+def plugins() -> dict[str, Any]:
+    return {each["type"]: each.get("parameters", {}) for each in picker_config()["plugins"]}
+
+
+def served() -> dict[str, Any]:
+    return tomllib.loads(gateway("ConfigMap", "replicas.yml")["data"]["serve.toml"])
+
+
+def test_replicas_are_started_with_flags_that_exist() -> None:
+    flags = {name.replace("_", "-") for name, _, _ in options_of(ServerConfig)}
+    assert served().keys() <= flags
+    _, container = replica()
+    mounts = {each["mountPath"]: each["name"] for each in container["volumeMounts"]}
+    assert container["args"] == ["--config", "/config/serve.toml"]
+    assert mounts["/config"] == "config"
+    assert served()["adapters-root"] in mounts
+    assert served()["open-metrics"] is True, "the picker has no key"
+
+
+def test_a_replica_is_told_to_stop_after_the_picker_has_seen_it_go() -> None:
+    pod, container = replica()
+    pause = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
+    readiness = container["readinessProbe"]
+    assert pod["terminationGracePeriodSeconds"] > pause + served()["drain-seconds"] + STOP_TIMEOUT_S
+    assert pause >= readiness["periodSeconds"] * readiness["failureThreshold"]
+    picker = gateway("Deployment", "picker.yml")["spec"]["template"]["spec"]
+    assert picker["terminationGracePeriodSeconds"] >= pod["terminationGracePeriodSeconds"]
+
+
+def test_a_replica_is_the_pod_that_runs_alone_but_for_its_volumes() -> None:
+    alone, replicated = manifests()["Deployment"]["spec"]["template"]["spec"], replica()[0]
+    for key in ("automountServiceAccountToken", "enableServiceLinks", "securityContext"):
+        assert replicated[key] == alone[key]
+    (mine,), (theirs,) = replicated["containers"], alone["containers"]
+    for key in ("startupProbe", "livenessProbe", "readinessProbe", "securityContext", "env", "ports"):
+        assert mine[key] == theirs[key]
+    named = {each["name"] for each in replicated["volumes"]}
+    named |= {
+        each["metadata"]["name"]
+        for each in gateway("StatefulSet", "replicas.yml")["spec"]["volumeClaimTemplates"]
+    }
+    assert {each["name"] for each in mine["volumeMounts"]} == named
+
+
+def test_the_picker_reads_metrics_that_the_server_has_where_it_has_them() -> None:
+    sources = Sources("m", Metrics(EngineStats, "nf4").registry, EngineStats, NoNames(), frozenset())
+    have = {family.name: family.type for family in vllm_registry(sources).collect()}
+    assert plugins()["metrics-data-source"] == {"scheme": "http", "path": "/metrics/vllm"}
+    assert plugins()["metrics-data-source"]["path"] in PATHS
+    extractor = plugins()["core-metrics-extractor"]
+    (engine,) = extractor["engineConfigs"]
+    assert engine.pop("name") == extractor["defaultEngine"]
+    assert engine.keys() == {
+        "queuedRequestsSpec",
+        "runningRequestsSpec",
+        "kvUsageSpec",
+        "loraSpec",
+        "cacheInfoSpec",
+    }
+    assert {name: have.get(name) for name in engine.values()} == dict.fromkeys(engine.values(), "gauge")
+    assert set(engine.values()) == set(NAMES), "what the tests of the protocol read"
+
+
+def test_the_picker_is_configured_with_plugins_that_it_names() -> None:
+    config = picker_config()
+    (source,) = config["dataLayer"]["sources"]
+    named = {source["pluginRef"], *(each["pluginRef"] for each in source["extractors"])}
+    (profile,) = config["schedulingProfiles"]
+    named |= {each["pluginRef"] for each in profile["plugins"]}
+    assert named == plugins().keys()
+    (container,) = gateway("Deployment", "picker.yml")["spec"]["template"]["spec"]["containers"]
+    words = dict(word.split("=", 1) for word in container["args"])
+    assert words["--pool-name"] == gateway("InferencePool", "route.yml")["metadata"]["name"]
+    (mount,) = container["volumeMounts"]
+    assert words["--config-file"] == f"{mount['mountPath']}/picker.yaml"
+    ports = {each["name"]: each["containerPort"] for each in container["ports"]}
+    assert int(words["--grpc-port"]) == ports["grpc"]
+    assert int(words["--grpc-health-port"]) == ports["health"] == container["readinessProbe"]["grpc"]["port"]
+
+
+def test_with_the_configured_weights_an_adapter_draws_its_requests_until_a_queue_grows_there() -> None:
+    (profile,) = picker_config()["schedulingProfiles"]
+    weights = {each["pluginRef"]: each["weight"] for each in profile["plugins"] if "weight" in each}
+    idle = Seen(0, 0, 0.0, frozenset(), frozenset(), 512, 16, 100)
+    holds = replace(idle, active=frozenset({"a"}), requests=4, cache=0.5)
+    queued = replace(holds, queued=3)
+    assert pick({"idle": idle, "holds": holds}, "a", weights) == "holds"
+    assert pick({"idle": idle, "holds": queued}, "a", weights) == "idle"
+    assert pick({"idle": idle, "holds": queued, "worse": replace(idle, queued=30)}, "a", weights) == "holds"
+
+
+def test_the_route_leads_over_the_pool_to_the_replicas_and_the_picker() -> None:
+    pool = gateway("InferencePool", "route.yml")
+    stateful = gateway("StatefulSet", "replicas.yml")
+    labels = stateful["spec"]["template"]["metadata"]["labels"]
+    _, container = replica()
+    assert pool["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    assert [each["number"] for each in pool["spec"]["targetPorts"]] == [
+        each["containerPort"] for each in container["ports"]
+    ]
+    service = gateway("Service", "picker.yml")
+    assert pool["spec"]["endpointPickerRef"]["name"] == service["metadata"]["name"]
+    assert pool["spec"]["endpointPickerRef"]["port"]["number"] == service["spec"]["ports"][0]["port"]
+    (rule,) = gateway("HTTPRoute", "route.yml")["spec"]["rules"]
+    assert {each["path"]["value"] for each in rule["matches"]} <= PATHS
+    (backend,) = rule["backendRefs"]
+    assert (backend["kind"], backend["name"]) == (pool["kind"], pool["metadata"]["name"])
+    assert rule["timeouts"]["request"] == f"{HttpConfig().request_seconds}s"
+    objective = gateway("InferenceObjective", "route.yml")
+    assert objective["spec"]["poolRef"]["name"] == pool["metadata"]["name"]
+    picker = gateway("Deployment", "picker.yml")["spec"]["template"]["metadata"]["labels"]
+    (ingress,) = gateway("NetworkPolicy", "replicas.yml")["spec"]["ingress"]
+    let_in = [each["podSelector"]["matchLabels"] for each in ingress["from"]]
+    assert any(each.items() <= picker.items() for each in let_in)

@@ -6,7 +6,7 @@ On a path of its own: the colon in these names breaks Prometheus' rules, and not
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
@@ -14,6 +14,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from lorikeet_adapters.lifecycle import AdapterState
+from lorikeet_server.engine.prefix_index import BLOCK
 from lorikeet_server.engine.stats import EngineStats
 from lorikeet_server.metrics.adapters import Names
 
@@ -63,8 +64,9 @@ class VllmFacts(Collector):
         share = min(now.cache_bytes / now.cache_limit, 1.0) if now.cache_limit else 0.0
         text = "Share of the bytes for keys and values that are allocated, from 0 to 1."
         yield self._gauge("vllm:kv_cache_usage_perc", text, share)
-        text = "Always 1; the labels say how large the cache is, in blocks of one token."
-        blocks = {"block_size": "1", "num_gpu_blocks": str(now.cache_cells)}
+        # Pickers of endpoints hash prompts by this size: it is that of the prefixes that are kept.
+        text = f"Always 1; the labels say how large the cache is, in blocks of {BLOCK} tokens."
+        blocks = {"block_size": str(BLOCK), "num_gpu_blocks": str(now.cache_cells // BLOCK)}
         yield self._gauge("vllm:cache_config_info", text, 1, **blocks)
         yield from (self._renamed(each) for each in self._from.registry.collect() if each.name in RENAMED)
 
@@ -74,22 +76,27 @@ class VllmFacts(Collector):
         return family
 
     def _loras(self, now: EngineStats) -> Metric:
-        """An adapter that open requests name runs when it is on the device and waits until it is."""
-        running: set[str] = set()
-        waiting: set[str] = set()
-        for generation in self._from.in_use:
-            name = self._from.names.name_of(generation)
-            if name is not None:
-                on_device = now.adapters.get(generation) is AdapterState.DEVICE
-                (running if on_device else waiting).add(name)
+        """Running is what is on the device, whether asked for or not; waiting is asked for and not yet there.
+
+        The gateways' model server protocol means what could serve a request now. vLLM names only what requests
+        run on, and an adapter that nobody uses in this moment would draw no request to where it is.
+        """
+        on_device = {each for each, state in now.adapters.items() if state is AdapterState.DEVICE}
+        running = self._named(on_device)
+        waiting = self._named(self._from.in_use - on_device) - running
         family = GaugeMetricFamily(
             "vllm:lora_requests_info",
-            "The time of this scrape in seconds since the epoch; the labels name the adapters in use.",
+            "The time of this scrape in seconds since the epoch; the labels name adapters on the device and awaited.",
             labels=["max_lora", "running_lora_adapters", "waiting_lora_adapters"],
         )
-        named = [",".join(sorted(names)) for names in (running, waiting - running)]
+        named = [",".join(sorted(names)) for names in (running, waiting)]
         family.add_metric([str(now.rows), *named], self._from.clock())
         return family
+
+    def _named(self, generations: Iterable[str]) -> set[str]:
+        """Merges made for a request and what is private to tenants have no name here."""
+        found = (self._from.names.name_of(each) for each in generations)
+        return {name for name in found if name is not None}
 
     def _renamed(self, ours: Metric) -> Metric:
         name, reason = RENAMED[ours.name]

@@ -10,6 +10,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from lorikeet_adapters.lifecycle import AdapterState
+from lorikeet_server.engine.prefix_index import BLOCK
 from lorikeet_server.engine.stats import EngineStats
 from lorikeet_server.metrics import Metrics
 from lorikeet_server.metrics.vllm import RENAMED, Sources, vllm_registry
@@ -63,7 +64,11 @@ def test_a_server_has_every_name_with_the_models_name(server: Server) -> None:
     assert ended == {"stop": 0, "length": 1, "aborted": 0, "failed": 0}
     (info,) = found["vllm:lora_requests_info"].samples
     assert abs(info.value - time.time()) < 60
-    assert info.labels == {"max_lora": "512", "running_lora_adapters": "", "waiting_lora_adapters": ""}
+    assert info.labels == {
+        "max_lora": "512",
+        "running_lora_adapters": "formal",  # its request is over, its rows are still there
+        "waiting_lora_adapters": "",
+    }
     (usage,) = found["vllm:kv_cache_usage_perc"].samples
     assert 0 < usage.value <= 1
 
@@ -92,7 +97,15 @@ def test_adapters_run_on_the_device_and_wait_until_they_are_there() -> None:
         1234.5,
     )
     sources = replace(sources, in_use=frozenset())
-    assert info()[0]["running_lora_adapters"] == ""
+    assert info()[0] == {"max_lora": "64", "running_lora_adapters": "a,b", "waiting_lora_adapters": ""}
+
+
+def test_the_size_of_the_cache_is_told_in_the_blocks_that_prompts_are_kept_in() -> None:
+    stats = EngineStats(cache_cells=BLOCK * 100 + 3)
+    sources = Sources("m", CollectorRegistry(), lambda: stats, Known(), frozenset())
+    text = generate_latest(vllm_registry(sources)).decode()
+    (sample,) = families(text)["vllm:cache_config_info"].samples
+    assert (sample.labels["block_size"], sample.labels["num_gpu_blocks"]) == (str(BLOCK), "100")
 
 
 def test_the_cache_is_never_more_than_full() -> None:
