@@ -15,6 +15,7 @@ from lorikeet_server.metrics.adapters import AdapterCounts, Names, NoNames
 from lorikeet_server.metrics.engine import EngineFacts
 from lorikeet_server.metrics.jobs import JobFacts, Jobs, NoJobs
 from lorikeet_server.metrics.loads import LoadTimes
+from lorikeet_server.metrics.request_log import Log, LogFacts, NoLog
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for every counter, which no dashboard reads
 
@@ -51,6 +52,7 @@ class Metrics:
         names: Names | None = None,
         loads: LoadTimes | None = None,
         jobs: Jobs | None = None,
+        log: Log | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.registry = CollectorRegistry()
@@ -70,6 +72,7 @@ class Metrics:
         self.registry.register(self._adapters)
         self.registry.register((loads or LoadTimes()).histogram)
         self.registry.register(JobFacts(jobs or NoJobs()))
+        self.registry.register(LogFacts(log or NoLog()))
         self.registry.register(EngineFacts(stats))
 
     def observe(self, request: Request, event: Event) -> None:
