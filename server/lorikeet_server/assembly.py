@@ -37,6 +37,7 @@ from lorikeet_server.engine.tokenizer import Tokenizer, load_tokenizer
 from lorikeet_server.keyring import Keyring
 from lorikeet_server.limits import Limits
 from lorikeet_server.metrics import LoadTimes, Metrics
+from lorikeet_server.request_log.log import RequestLog
 from lorikeet_server.stock import offer_embedded, register_wanted, warn_of_hidden
 from lorikeet_trainer.jobs.briefing import Base as TrainedBase
 from lorikeet_trainer.jobs.office import Office, TrainingLimits
@@ -56,11 +57,15 @@ class House:
 
 
 def assemble(
-    config: ServerConfig, store: Store, wanted: Mapping[str, Path], keys: Keyring | None = None
+    config: ServerConfig,
+    store: Store,
+    wanted: Mapping[str, Path],
+    keys: Keyring | None = None,
+    log: RequestLog | None = None,
 ) -> House:
     """Load and test the base, build the engine, register what a start registers. Raises LorikeetError.
 
-    `wanted` maps names to the folders or hub ids of the operator's `--adapter`.
+    `wanted` maps names to the folders or hub ids of the operator's `--adapter`; `log` is its opener's to close.
     """
     base = _named_base(config.model)
     tested = self_test(base, config.engine.kernel)  # first: no data folder becomes a refused base's
@@ -84,7 +89,7 @@ def assemble(
     warn_of_hidden(registry)
     jobs = open_office(config, store.folder, registry, base)
     metrics = Metrics(
-        engine.read_stats, base.quantization, names=View(registry, PUBLIC), loads=loads, jobs=jobs
+        engine.read_stats, base.quantization, names=View(registry, PUBLIC), loads=loads, jobs=jobs, log=log
     )
     bridge = Bridge(engine, merges, Limits.of(config.http), metrics.observe)
     grammars = make_grammars(base, tokenizer)
@@ -103,6 +108,7 @@ def assemble(
         grammars=grammars,
         jobs=jobs,
         keys=keys,
+        request_log=log,
     )
     return House(registry, bridge, services, grammars, jobs)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 
 from lorikeet_adapters.notes import KEEP_GENERATIONS
@@ -27,6 +28,14 @@ class ModelConfig:
     trust_remote_code: bool = option(False, "Run code that the base model ships.")
 
 
+class Console(StrEnum):
+    """When GET / answers with the console. `AUTO`: where only this machine can reach it."""
+
+    AUTO = "auto"
+    ON = "on"
+    OFF = "off"
+
+
 @dataclass(frozen=True, slots=True)
 class HttpConfig:
     """Where the server listens and what it takes in. Sizes in bytes."""
@@ -40,6 +49,10 @@ class HttpConfig:
     open_metrics: bool = option(False, "Answer GET /metrics without a key.")
     access_log: bool = option(False, "One JSON line a request on standard error.")
     insecure: bool = option(False, "Answer any host, without keys, to whoever reaches the port.")
+    console: Console = option(
+        Console.AUTO,
+        "The console at /; auto is on where only this machine can reach it, on elsewhere needs keys.",
+    )
     cors_origins: tuple[str, ...] = option(
         (),
         "Origin whose pages may use this server, like https://app.example; may be repeated.",
@@ -77,6 +90,12 @@ class HttpConfig:
             return False
 
     @property
+    def shows_console(self) -> bool:
+        return self.console is Console.ON or (
+            self.console is Console.AUTO and self.is_loopback and not self.insecure
+        )
+
+    @property
     def url(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}"
@@ -94,11 +113,25 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestLogConfig:
+    """What is kept of requests and their answers."""
+
+    request_log: bool = option(
+        False, "Keep prompts and answers in the data folder, to be rated and made into training data."
+    )
+    request_log_days: int = option(30, "How long each is kept.", least=1, most=36500)
+    request_log_bytes: int = option(
+        1 << 30, "How much is kept of them; beyond it the oldest go.", least=4 << 20
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class ServerConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     http: HttpConfig = field(default_factory=HttpConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    log: RequestLogConfig = field(default_factory=RequestLogConfig)
     data_dir: Path = option(Path("lorikeet-data"), "Where registered adapters are kept.")
     keep_generations: int = option(
         KEEP_GENERATIONS, "Generations of a name kept on disk, the current one among them.", least=1

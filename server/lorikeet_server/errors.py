@@ -5,10 +5,13 @@
         ├── RequestRefused            the body cannot be served as written; `param` names the field
         │   ├── ContextTooLong        the prompt leaves no room to generate
         │   ├── ConstraintRefused     a schema or choice that no answer can be held to
-        │   └── SourceMissing         no adapter lies where the request says
+        │   ├── SourceMissing         no adapter lies where the request says
+        │   └── DatasetRefused        what is selected of the request log makes no file to train on
         ├── BodyTooLarge              more bytes than the server reads
         ├── BodyTooSlow               nothing of the body came for too long
         ├── RangeRefused              bytes of a file that it does not have
+        ├── RequestLogOff             the server keeps no requests
+        ├── RequestNotFound           no such request in the log, or another tenant's
         ├── KeyReused                 an Idempotency-Key that was sent with another request
         ├── HostForbidden             not addressed to this machine, or from a foreign page
         ├── InvalidKey                no API key, or one that is not known
@@ -62,6 +65,10 @@ class SourceMissing(RequestRefused):
     """No adapter lies where the request says."""
 
 
+class DatasetRefused(RequestRefused):
+    """What is selected of the request log makes no file to train on."""
+
+
 class BodyTooLarge(RequestError):
     """The body has more bytes than the server reads."""
 
@@ -72,6 +79,20 @@ class BodyTooSlow(RequestError):
 
 class RangeRefused(RequestError):
     """The Range asks for bytes that the file does not have."""
+
+
+class RequestLogOff(RequestError):
+    """The server keeps no requests."""
+
+    def __init__(self) -> None:
+        super().__init__("this server keeps no requests; start it with --request-log")
+
+
+class RequestNotFound(RequestError):
+    """No such request in the log for whoever asks."""
+
+    def __init__(self, record: str) -> None:
+        super().__init__(f"there is no request {record[:64]!r}; GET /v1/requests lists those there are")
 
 
 class KeyReused(RequestError):
@@ -171,6 +192,8 @@ TABLE: dict[type[LorikeetError], HttpError] = {
     jobs.FileMissing: HttpError(404, INVALID, "file_not_found"),
     jobs.FileInUse: HttpError(409, INVALID, "file_in_use"),
     jobs.FilesTooLarge: HttpError(413, INVALID, "files_too_large"),
+    jobs.CheckFailed: HttpError(503, "server_error", "check_failed", "overloaded", retry_after=5),
+    jobs.CheckTimedOut: HttpError(504, "server_error", "check_timeout", "generation"),
     jobs.JobRefused: HttpError(400, INVALID, "invalid_job"),
     jobs.JobConflict: HttpError(409, INVALID, "job_conflict"),
     jobs.JobsWaiting: HttpError(429, "rate_limit_error", "jobs_waiting", "overloaded", retry_after=60),
@@ -181,6 +204,9 @@ TABLE: dict[type[LorikeetError], HttpError] = {
     ContextTooLong: HttpError(400, INVALID, "context_length_exceeded"),
     ConstraintRefused: HttpError(400, INVALID, "invalid_constraint"),
     SourceMissing: HttpError(404, INVALID, "source_not_found"),
+    DatasetRefused: HttpError(400, INVALID, "invalid_dataset"),
+    RequestLogOff: HttpError(404, INVALID, "request_log_off"),
+    RequestNotFound: HttpError(404, INVALID, "request_not_found"),
     KeyReused: HttpError(422, INVALID, "idempotency_key_reused"),
     RangeRefused: HttpError(416, INVALID, "range_not_satisfiable"),
     BodyTooLarge: HttpError(413, INVALID, "body_too_large"),

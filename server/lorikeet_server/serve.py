@@ -20,10 +20,11 @@ from lorikeet_adapters.store import Store, open_store
 from lorikeet_server.api import access_log
 from lorikeet_server.api.cors import check_origins
 from lorikeet_server.api.services import Services
-from lorikeet_server.config import HttpConfig, ServerConfig
+from lorikeet_server.config import Console, HttpConfig, ServerConfig
 from lorikeet_server.device import check_device
 from lorikeet_server.examples import examples_of
 from lorikeet_server.keyring import Keyring, Scope, add_key
+from lorikeet_server.request_log.log import RequestLog, opened
 from lorikeet_server.stock import wanted_folders
 
 log = logging.getLogger("lorikeet")
@@ -46,10 +47,11 @@ def run(config: ServerConfig, started: float) -> None:
         check_source(config.model.source)
         check_device(config.model.device)
         wanted = wanted_folders(config.adapters)
-        with open_store(config.data_dir) as store:
+        with open_store(config.data_dir) as store, opened(config.log, store.folder) as kept:
             store.announce(http.url)
             log.info("loading the base %s; %s answers once it is tested", config.model.source, http.url)
-            _serve(replace(config, http=http), store, wanted, listener, keys=keys, started=started)
+            settled = replace(config, http=http)
+            _serve(settled, store, wanted, listener, keys=keys, kept=kept, started=started)
 
 
 def _is_news(record: logging.LogRecord) -> bool:
@@ -85,6 +87,11 @@ def open_keys(http: HttpConfig) -> Keyring | None:
     if not http.api_keys:
         if http.make_key or http.open_metrics:
             raise RefusedError("--make-key and --open-metrics mean nothing without --api-keys FILE")
+        if http.console is Console.ON and (http.insecure or not http.is_loopback):
+            raise RefusedError(
+                "--console on where others can reach the server means nothing without --api-keys FILE: "
+                "whoever opens the page could change everything"
+            )
         if not http.is_loopback and not http.insecure:
             raise RefusedError(
                 f"{http.host} can be reached by others and there are no keys; give it --api-keys FILE, "
@@ -107,6 +114,7 @@ def _serve(
     listener: socket.socket,
     *,
     keys: Keyring | None,
+    kept: RequestLog | None,
     started: float,
 ) -> None:
     from lorikeet_adapters.threads import in_passing
@@ -114,12 +122,14 @@ def _serve(
     from lorikeet_server.assembly import assemble
     from lorikeet_server.drain import serve_until_stopped
 
-    house = in_passing(lambda: assemble(config, store, wanted, keys))
+    house = in_passing(lambda: assemble(config, store, wanted, keys, kept))
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         house.bridge.start()
         house.jobs.start()
+        if kept is not None:
+            kept.start()
         _announce(config, house.services, time.monotonic() - started)
         house.registry.verifier.start()
         yield
@@ -156,7 +166,12 @@ def _announce(config: ServerConfig, services: Services, seconds: float) -> None:
     fitting = [record.name for record in records if not record.findings]
     log.info("adapters: %s", ", ".join(fitting) or "none yet")
     _warn_of_misfits(records, base.name)
+    if config.log.request_log:
+        days = config.log.request_log_days
+        log.info("prompts and answers are kept for %d days; --request-log says so", days)
     log.info("ready after %.1f s on %s", seconds, config.http.url)
+    if config.http.shows_console:
+        log.info("console: %s/", config.http.url)
     if config.model.source == "demo":
         print(
             "\nTry:\n",

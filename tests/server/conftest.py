@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
+from lorikeet_server.request_log.log import Bounds
 from tests.server.process import ServerProcess
 from tests.server.world import BASE, CONTEXT, Server, World, client_of, make_server, make_world
 
@@ -19,7 +20,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 @pytest.fixture(scope="session")
 def shared(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, TestClient]]:
-    with make_server(world, tmp_path_factory.mktemp("data")) as server, client_of(server.app) as client:
+    data = tmp_path_factory.mktemp("data")
+    with make_server(world, data, log=Bounds()) as server, client_of(server.app) as client:
         yield server, client
 
 

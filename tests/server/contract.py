@@ -24,6 +24,7 @@ from lorikeet_server.engine.request import Request
 from lorikeet_server.engine.stats import EngineStats
 from lorikeet_server.keyring import Keyring, add_key
 from lorikeet_server.metrics import Metrics
+from lorikeet_server.request_log.log import Bounds
 from tests.server.world import (
     LOCAL,
     Script,
@@ -63,7 +64,9 @@ def scripted_app(world: World, folder: Path, *, with_keys: bool) -> Iterator[tup
     """The application, and the operator's key where there are keys."""
     file = folder / "keys.toml"
     key = add_key(file, "operator", ["generate", "admin", "metrics"], None) if with_keys else ""
-    with make_server(world, folder / "data") as server:
+    with make_server(world, folder / "data", log=Bounds()) as server:
+        assert server.log is not None
+        server.log.start()
         services = replace(
             server.services,
             requests=Scripted(lambda request: _answered(server, request)),

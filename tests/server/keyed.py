@@ -48,6 +48,6 @@ def keyed(server: Server, folder: Path, *, running: bool = True, **http: Any) ->
     file = folder / "keys.toml"
     secrets = {name: add_key(file, name, scopes, tenant) for name, (scopes, tenant) in KEYS.items()}
     services = replace(server.services, keys=Keyring(file), http=replace(server.services.http, **http))
-    lifespan = lifespan_of(server.bridge, server.jobs) if running else None
+    lifespan = lifespan_of(server.bridge, server.jobs, server.log) if running else None
     with client_of(create_app(services, lifespan)) as client:
         yield Keyed(server, client, secrets)

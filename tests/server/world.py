@@ -44,6 +44,7 @@ from lorikeet_server.engine.stats import EngineStats
 from lorikeet_server.engine.tokenizer import load_tokenizer
 from lorikeet_server.limits import Limits
 from lorikeet_server.metrics import LoadTimes, Metrics
+from lorikeet_server.request_log.log import Bounds, RequestLog
 from lorikeet_trainer.jobs.briefing import Base
 from lorikeet_trainer.jobs.office import Office
 from lorikeet_trainer.jobs.process import COMMAND
@@ -80,6 +81,7 @@ class Server:
     engine: Engine
     registry: Registry
     jobs: Office
+    log: RequestLog | None = None
 
     def leases(self) -> dict[str, int]:
         return {record.name: record.leases for record in self.registry.records()}
@@ -103,8 +105,9 @@ def make_server(
     http: HttpConfig = HTTP,
     engine: EngineConfig | None = None,
     worker: tuple[str, ...] = COMMAND,
+    log: Bounds | None = None,
 ) -> Iterator[Server]:
-    """Everything `serve` puts together, without uvicorn; three adapters are registered."""
+    """Everything `serve` puts together, without uvicorn; three adapters are registered. `log` keeps requests."""
     base = replace(load_base(str(world.base), "fp32"), name=BASE)
     tokenizer = load_tokenizer(str(world.base))
     with Store(data) as store:
@@ -122,7 +125,10 @@ def make_server(
         office = Office(
             data / "training", registry, Base(BASE, str(world.base), "fp32", "cpu", 1), command=worker
         )
-        metrics = Metrics(lambda: made.stats, "fp32", names=View(registry, ""), loads=loads, jobs=office)
+        kept = None if log is None else RequestLog(data, log)
+        metrics = Metrics(
+            lambda: made.stats, "fp32", names=View(registry, ""), loads=loads, jobs=office, log=kept
+        )
         bridge = Bridge(made, merges, Limits.of(http), metrics.observe)
         grammars = make_grammars(base, tokenizer)
         services = Services(
@@ -139,10 +145,12 @@ def make_server(
             merges=merges,
             grammars=grammars,
             jobs=office,
+            request_log=kept,
         )
-        yield Server(
-            create_app(services, lifespan_of(bridge, office)), services, bridge, made, registry, office
-        )
+        app = create_app(services, lifespan_of(bridge, office, kept))
+        yield Server(app, services, bridge, made, registry, office, kept)
+        if kept is not None:
+            kept.close()
         office.close(0.0)
         grammars.close()
         registry.close()
@@ -156,12 +164,14 @@ def oracle(world: World, mix: Mapping[str, float], prompt: list[int], tokens: in
     return greedy(model, prompt, tokens)
 
 
-def lifespan_of(bridge: Bridge, jobs: Office | None = None) -> Any:
+def lifespan_of(bridge: Bridge, jobs: Office | None = None, log: RequestLog | None = None) -> Any:
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         bridge.start()
         if jobs is not None:
             jobs.start()
+        if log is not None:
+            log.start()
         yield
         await bridge.stop()
 

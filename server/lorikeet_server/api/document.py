@@ -15,11 +15,13 @@ from starlette.responses import Response
 
 from lorikeet_server.api.body import Body
 from lorikeet_server.api.envelope import NATIVE_PATHS, NATIVE_STATUS, VLLM_PATHS
-from lorikeet_server.api.gate import open_routes, scopes_of
+from lorikeet_server.api.files import MOST_LINES
+from lorikeet_server.api.gate import is_console, open_routes, scopes_of
 from lorikeet_server.api.lobby import ALWAYS
 from lorikeet_server.api.operations import JSON, OPERATIONS, STREAM, Operation
 from lorikeet_server.api.precondition import GENERATION, KEY
 from lorikeet_server.api.records import MOST, PAGE
+from lorikeet_server.api.request_log import MAX_TEXT, RATINGS
 from lorikeet_server.api.services import Services
 from lorikeet_server.api.sources import UploadFields
 from lorikeet_server.api.uploads import FORM, TAR
@@ -50,6 +52,12 @@ PARAMETERS: dict[str, Wire] = {
         "description": "May hold a slash.",
     },
     "id": {"in": "path", "required": True, "schema": {"type": "string"}},
+    "file": {
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string"},
+        "description": "May hold a slash.",
+    },
     "limit": {"in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": MOST, "default": PAGE}},
     "after": {"in": "query", "schema": {"type": "string"}, "description": "The last id of the page before."},
     "after_event": {
@@ -74,6 +82,11 @@ PARAMETERS: dict[str, Wire] = {
         "in": "query",
         "schema": {"type": "integer", "minimum": 1, "maximum": 100, "default": 10},
     },
+    "line": {
+        "in": "query",
+        "schema": {"type": "integer", "minimum": 1, "maximum": MOST_LINES},
+        "description": "Of the row whose loss mask is shown; default: the first that can be.",
+    },
     "order": {"in": "query", "schema": {"enum": ["asc", "desc"], "default": "desc"}},
     "purpose": {"in": "query", "schema": {"enum": ["fine-tune", "fine-tune-results"]}},
     "metadata": {
@@ -83,6 +96,13 @@ PARAMETERS: dict[str, Wire] = {
         "schema": {"type": "object", "propertyNames": {"pattern": r"^[^\[\]]+$"}},
         "description": "Jobs that have these pairs; `metadata=null` those that have none.",
     },
+    "q": {
+        "in": "query",
+        "schema": {"type": "string", "maxLength": MAX_TEXT, "pattern": r"^[^\0]*$"},
+        "description": "A text that occurs in the prompt or the answer.",
+    },
+    "model": {"in": "query", "schema": {"type": "string"}, "description": "As the request named it."},
+    "rating": {"in": "query", "schema": {"enum": list(RATINGS)}},
     "stream": {"in": "query", "schema": {"type": "boolean", "default": False}},
     "Last-Event-ID": {
         "in": "header",
@@ -122,8 +142,8 @@ def document(without_key: Collection[str] | None = None) -> Wire:
     paths: dict[str, Wire] = {}
     for (method, path), operation in OPERATIONS.items():
         made_of = _operation(method, path, operation)
-        if without_key is not None and path not in without_key:
-            route = path.replace("{name}", "{name:path}")
+        route = re.sub(r"{(name|file)}", r"{\1:path}", path)
+        if without_key is not None and path not in without_key and not is_console(method, route):
             made_of["security"] = [{"key": [scope]} for scope in sorted(scopes_of(route))]
         paths.setdefault(path, {})[method.lower()] = made_of
     return {

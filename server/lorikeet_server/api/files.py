@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -12,6 +14,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
 from lorikeet_adapters.form import FormReader
+from lorikeet_server.api.backstage import reviewed
 from lorikeet_server.api.caller import caller_of
 from lorikeet_server.api.file_form import FileUpload, lifetime_of
 from lorikeet_server.api.precondition import answered_once
@@ -22,6 +25,7 @@ from lorikeet_server.errors import RangeRefused, RequestRefused
 from lorikeet_trainer.jobs.job import FilePurpose, JobFile
 
 MOST = 10_000
+MOST_LINES = 99_999_999
 PURPOSES = tuple(map(str, FilePurpose))
 
 
@@ -96,6 +100,16 @@ async def file_content(http: Request) -> Response:
     found = await _found(http)
     path = services.jobs.files.path(found.id)
     return Content(path, media_type="application/octet-stream", filename=found.filename)
+
+
+async def check_file(http: Request) -> Response:
+    """As a job would check it, in a process of its own; files wait for their turn."""
+    services: Services = http.app.state.services
+    query = read_query(http, ("line",))
+    line = number_of(query, "line", 1, MOST_LINES) if "line" in query else None
+    work = partial(services.jobs.check, http.path_params["id"], caller_of(http).tenant, line)
+    report = await reviewed(http, work)
+    return Response(json.dumps(report), media_type="application/json")  # ASCII: a file may say anything
 
 
 async def delete_file(http: Request) -> Response:

@@ -17,6 +17,7 @@ FOUND = "lorikeet.routes"  # of a connection, where its routes are kept once the
 METRICS = "/metrics"
 VLLM_METRICS = "/metrics/vllm"
 OPEN = frozenset({"/health", "/health/live", "/health/ready", "/startup", "/ping", "/openapi.json"})
+CONSOLE_FILE = "/console/{file:path}"
 ADMIN_ONLY = frozenset({Scope.ADMIN})
 # One of these scopes is needed.
 NEEDS: Mapping[str, frozenset[Scope]] = {
@@ -44,6 +45,7 @@ NEEDS: Mapping[str, frozenset[Scope]] = {
     "/v1/files": ADMIN_ONLY,
     "/v1/files/{id}": ADMIN_ONLY,
     "/v1/files/{id}/content": ADMIN_ONLY,
+    "/v1/files/{id}/check": ADMIN_ONLY,
     "/v1/fine_tuning/jobs": ADMIN_ONLY,  # training takes the machine
     "/v1/fine_tuning/jobs/{id}": ADMIN_ONLY,
     "/v1/fine_tuning/jobs/{id}/cancel": ADMIN_ONLY,
@@ -51,6 +53,10 @@ NEEDS: Mapping[str, frozenset[Scope]] = {
     "/v1/fine_tuning/jobs/{id}/resume": ADMIN_ONLY,
     "/v1/fine_tuning/jobs/{id}/events": ADMIN_ONLY,
     "/v1/fine_tuning/jobs/{id}/checkpoints": ADMIN_ONLY,
+    CONSOLE_FILE: frozenset(),  # open to everyone
+    "/v1/requests": ADMIN_ONLY,
+    "/v1/requests/{id}": ADMIN_ONLY,
+    "/v1/datasets": ADMIN_ONLY,
     "/v1/aliases": ADMIN_ONLY,
     "/v1/aliases/{name:path}": ADMIN_ONLY,
 }
@@ -68,7 +74,7 @@ class Gate:
         if self._keys is None:
             return OPERATOR
         route = template(connection)
-        if route in self._open:
+        if route in self._open or is_console(connection["method"], route):
             return None
         caller = _authenticated(self._keys, headers)
         needed = scopes_of(route)
@@ -80,6 +86,14 @@ class Gate:
 
 def open_routes(open_metrics: bool) -> frozenset[str]:
     return OPEN | {METRICS, VLLM_METRICS} if open_metrics else OPEN
+
+
+def is_console(method: str, route: str) -> bool:
+    """Files of the package, the same for everyone; what the console shows is asked of other routes.
+
+    At `/` it shares its path with generation, which is a POST and needs a key like any.
+    """
+    return route == CONSOLE_FILE or (route == "/" and method != "POST")
 
 
 def scopes_of(route: str) -> frozenset[Scope]:

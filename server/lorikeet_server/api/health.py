@@ -48,6 +48,7 @@ async def info(http: Request) -> Response:
             "max_concurrent_requests": services.http.max_open_requests,
             "slots": stats.slots,
             "rank_rows": stats.rows,
+            "chat_template": services.text.has_template,
             "self_test": dict(model.self_test),
         }
     )

@@ -92,6 +92,7 @@ class RecipeBody(Body):
 
 class JobBody(Body):
     NEUTRAL: ClassVar[dict[str, tuple[Any, ...]]] = {"integrations": ([],)}
+    KINDS: ClassVar[frozenset[str]] = frozenset({"literal['auto']", "constrained-int", "constrained-float"})
     model: str = Field(min_length=1, max_length=2048)
     training_file: FileId
     validation_file: FileId | None = None

@@ -28,9 +28,13 @@ NOT_EMPTY: Any = Field(json_schema_extra={"minLength": 1})  # refused below, in 
 
 
 class LoadBody(Body):
-    """`lora_path` is a folder below the adapters root, or a repository where the hub is allowed."""
+    """`lora_path` is a folder below the adapters root, or a repository where the hub is allowed.
 
-    NO_EFFECT: ClassVar[frozenset[str]] = frozenset({"is_3d_lora_weight"})
+    The gateways' adapter sidecar sends `base_model_name` with every load, empty where it was not told
+    one; the files say what base they are of, and that is checked.
+    """
+
+    NO_EFFECT: ClassVar[frozenset[str]] = frozenset({"is_3d_lora_weight", "base_model_name"})
     lora_name: str = NOT_EMPTY
     lora_path: str = NOT_EMPTY
     load_inplace: bool = False

@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from lorikeet_server.api import sse
 from lorikeet_server.api.access_log import entry_of
 from lorikeet_server.api.body import read_body
+from lorikeet_server.api.capture import Asked
 from lorikeet_server.api.constraints import compiled
 from lorikeet_server.api.encoding import beside, check_length
 from lorikeet_server.api.envelope import native_envelope
@@ -108,7 +109,7 @@ async def _submit(http: HttpRequest, body: GenerateBody) -> tuple[Sequence[Reque
     field = "parameters.adapter_id"
     mix = lease_mix(http, parameters.adapter_id, parameters, len(samplings), model_field=field)
     requests = [make_request(prompt, sampling, mix, grammar) for sampling in samplings]
-    return requests, submit(http, requests, parameters.best_of)
+    return requests, submit(http, requests, [Asked(1, text=body.inputs)])
 
 
 async def _events(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from starlette.requests import Request as HttpRequest
@@ -12,6 +12,7 @@ from lorikeet_server.api import sse
 from lorikeet_server.api.access_log import entry_of
 from lorikeet_server.api.answer import Job, chunks, whole
 from lorikeet_server.api.body import read_body
+from lorikeet_server.api.capture import Asked
 from lorikeet_server.api.chat_body import ChatBody
 from lorikeet_server.api.choice import CHAT, TEXT, ChatChoice, Prompt, TextChoice
 from lorikeet_server.api.completion_body import CompletionBody, TokenIds
@@ -33,7 +34,8 @@ async def chat_completions(http: HttpRequest) -> Response:
     prompt = Prompt(await encoded(http, body.messages, fits=True))
     max_tokens = room(services, prompt.ids, body.max_completion_tokens or body.max_tokens, "messages")
     make = partial(ChatChoice, body, services.text)
-    return await _answer(http, Job(body, [prompt], [max_tokens], CHAT, make))
+    asked = [Asked(body.n, body.messages)]
+    return await _answer(http, Job(body, [prompt], [max_tokens], CHAT, make), asked)
 
 
 async def completions(http: HttpRequest) -> Response:
@@ -45,10 +47,11 @@ async def completions(http: HttpRequest) -> Response:
     prompts = await beside(http, sum(map(len, body.prompts)), partial(_encode_prompts, services, body))
     limits = [room(services, each.ids, body.max_tokens, "prompt") for each in prompts]
     make = partial(TextChoice, body, services.text)
-    return await _answer(http, Job(body, prompts, limits, TEXT, make))
+    asked = [Asked(body.n, text=each.text) for each in prompts]
+    return await _answer(http, Job(body, prompts, limits, TEXT, make), asked)
 
 
-async def _answer(http: HttpRequest, job: Job) -> Response:
+async def _answer(http: HttpRequest, job: Job, asked: Sequence[Asked]) -> Response:
     services: Services = http.app.state.services
     body = job.body
     at_fault = "prompt" if body.answers == 1 else "n" if body.answers == body.n else "best_of"
@@ -60,7 +63,7 @@ async def _answer(http: HttpRequest, job: Job) -> Response:
     requests = [
         body.urged(make_request(prompt.ids, sampling, mix, grammar)) for prompt, sampling in samplings
     ]
-    streams = submit(http, requests, body.answers)
+    streams = submit(http, requests, asked)
     headers = generation_header(mix)
     if body.stream:
         return sse.stream(chunks(job, requests, streams), openai_envelope, headers, entry_of(http))

@@ -10,13 +10,16 @@ from lorikeet_server.api.body import Body
 from lorikeet_server.api.chat_body import ChatBody
 from lorikeet_server.api.completion_body import CompletionBody
 from lorikeet_server.api.composition import ComposeBody
+from lorikeet_server.api.datasets import DatasetBody
 from lorikeet_server.api.job_body import JobBody
 from lorikeet_server.api.loras import LoadBody, UnloadBody
 from lorikeet_server.api.native_body import GenerateBody, PlainBody, StreamBody
+from lorikeet_server.api.request_log import JudgeBody
 from lorikeet_server.api.sources import TrialBody
 from lorikeet_server.api.tokens import DetokenizeBody, TokenizeBody
 
 JSON, TEXT, STREAM = "application/json", "text/plain", "text/event-stream"
+HTML = "text/html"
 BYTES = "application/octet-stream"
 OPENMETRICS = "application/openmetrics-text"
 BODY = frozenset({400, 408, 413})
@@ -68,6 +71,23 @@ DELETED = ("object", "id", "deleted")
 STATUS = ("status",)
 PAGING = ("limit", "after")
 FILE = ("id", "object", "bytes", "created_at", "expires_at", "filename", "purpose", "status")
+REPORT = (
+    "name",
+    "sha256",
+    "format",
+    "is_usable",
+    "rows",
+    "usable",
+    "tokens",
+    "learned_tokens",
+    "longest",
+    "limit",
+    "lengths",
+    "labels",
+    "counts",
+    "findings",
+    "sample",
+)
 JOB = (
     "id",
     "object",
@@ -87,6 +107,26 @@ JOB = (
     "method",
     "x_lorikeet",
 )
+REQUEST = (
+    "id",
+    "object",
+    "created",
+    "tenant",
+    "key",
+    "route",
+    "model",
+    "mix",
+    "messages",
+    "prompt",
+    "answer",
+    "finish_reason",
+    "prompt_tokens",
+    "completion_tokens",
+    "total_s",
+    "rating",
+    "correction",
+)
+DATASET = ("id", "object", "file", "rows", "left_out")
 OPENAI_PAGE = (*PAGE, "first_id", "last_id")
 JOB_CHANGE = NAMED | {409}
 TOKENIZE = Operation(
@@ -177,6 +217,12 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         media=(BYTES,),
         errors=NAMED | {400, 416},
     ),
+    ("GET", "/v1/files/{id}/check"): Operation(
+        "What a job would find in a file, and the loss mask of one row.",
+        keys=REPORT,
+        parameters=("line",),
+        errors=NAMED | {400, 503, 504},
+    ),
     ("GET", "/v1/fine_tuning/jobs"): Operation(
         "Fine-tuning jobs, the newest first.",
         keys=OPENAI_PAGE,
@@ -213,6 +259,24 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         parameters=("checkpoint_limit", "after"),
         errors=NAMED | {400},
     ),
+    ("GET", "/v1/requests"): Operation(
+        "Kept requests, the newest first; 404 where none are kept.",
+        keys=OPENAI_PAGE,
+        parameters=("job_limit", "after", "q", "model", "rating"),
+        errors=NAMED | {400},
+    ),
+    ("GET", "/v1/requests/{id}"): Operation("A kept request and its answer.", keys=REQUEST, errors=NAMED),
+    ("PATCH", "/v1/requests/{id}"): Operation(
+        "Rate an answer, or say what it should have been.", JudgeBody, REQUEST, errors=BODY | NAMED
+    ),
+    ("DELETE", "/v1/requests/{id}"): Operation("Remove a kept request.", keys=DELETED, errors=NAMED),
+    ("POST", "/v1/datasets"): Operation(
+        "Kept requests as a file to train on.",
+        DatasetBody,
+        DATASET,
+        errors=BODY | NAMED | {422, 503},
+        parameters=("Idempotency-Key",),
+    ),
     ("POST", "/v1/load_lora_adapter"): Operation(
         "vLLM's way to register an adapter.", LoadBody, media=(TEXT,), errors=INTAKE - {412}
     ),
@@ -236,6 +300,13 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         media=(JSON, STREAM),
         errors=GENERATION,
         many=True,
+    ),
+    ("GET", "/"): Operation("The console, where it is on.", media=(HTML,), errors=NAMED),
+    ("GET", "/console/{file}"): Operation(
+        "A file of the console.",
+        statuses=(200, 304),
+        media=(HTML, "text/css", "text/javascript"),
+        errors=NAMED,
     ),
     ("GET", "/info"): Operation("What is resident.", keys=("model_id", "version", "quantization", "slots")),
     ("GET", "/health"): Operation("Ready for requests.", keys=STATUS, errors=WAITING),

@@ -14,6 +14,7 @@ from starlette.requests import Request as HttpRequest
 from lorikeet_adapters.mix import Mix
 from lorikeet_server.api.access_log import Entry, entry_of
 from lorikeet_server.api.caller import caller_of
+from lorikeet_server.api.capture import Asked, Listen, listeners
 from lorikeet_server.api.services import Events, Services
 from lorikeet_server.engine.constraint import Grammar
 from lorikeet_server.engine.request import (
@@ -60,26 +61,29 @@ def make_request(
     return Request(uuid.uuid4().hex, tuple(prompt), sampling, mix, grammar=grammar)
 
 
-def submit(http: HttpRequest, requests: Sequence[Request], answers: int) -> Sequence[Events]:
-    """The one way to the engine: there a request is its tenant's, and its tokens are counted for the log.
+def submit(http: HttpRequest, requests: Sequence[Request], asked: Sequence[Asked]) -> Sequence[Events]:
+    """The one way to the engine: there a request is its tenant's, and is seen by both logs.
 
-    So many answers to each prompt stand together; the prompt counts once, as in the answer's usage.
+    The answers to each of the prompts `asked` stand together; the prompt counts once, as in the answer's usage.
     """
     services: Services = http.app.state.services
     tenant = caller_of(http).tenant or ""
-    streams = services.requests.submit([replace(each, tenant=tenant) for each in requests])
-    entry = entry_of(http)
+    owned = [replace(each, tenant=tenant) for each in requests]
+    streams = services.requests.submit(owned)
+    entry, answers = entry_of(http), len(requests) // len(asked)
     entry.prompt_tokens += sum(len(each.prompt) for each in requests[::answers])
-    return [_Counted(each, entry) for each in streams]
+    heard = zip(streams, listeners(http, asked, owned), strict=True)
+    return [_Counted(each, entry, hear) for each, hear in heard]
 
 
 class _Counted:
-    """The same events, with each token in the log's entry; a client that leaves got those so far."""
+    """The same events, with each token in the access log's entry; a client that leaves got those so far."""
 
-    def __init__(self, events: Events, entry: Entry) -> None:
+    def __init__(self, events: Events, entry: Entry, hear: Listen) -> None:
         self._events = events
         self._each = aiter(events)
         self._entry = entry
+        self._hear = hear
 
     def __aiter__(self) -> AsyncIterator[Event]:
         return self
@@ -87,6 +91,7 @@ class _Counted:
     async def __anext__(self) -> Event:
         event = await anext(self._each)
         self._entry.completion_tokens += isinstance(event, Token)
+        self._hear(event)
         return event
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from lorikeet_adapters.access import Access
 from lorikeet_adapters.arrival import Intake
@@ -22,6 +22,7 @@ from lorikeet_server.engine.request import Event, Request
 from lorikeet_server.engine.stats import EngineStats
 from lorikeet_server.keyring import Keyring
 from lorikeet_server.metrics import Metrics
+from lorikeet_server.request_log.log import RequestLog
 from lorikeet_trainer.jobs.files import Files
 from lorikeet_trainer.jobs.job import Job, Order
 from lorikeet_trainer.jobs.ledger import Ledger
@@ -116,6 +117,7 @@ class Training(Protocol):
     def ledger(self) -> Ledger: ...
     @property
     def is_broken(self) -> bool: ...
+    def check(self, file: str, owner: str | None, line: int | None = None) -> dict[str, Any]: ...
     def create(
         self, order: Order, owner: str, key: str | None = None, digest: str = ""
     ) -> tuple[Job, bool]: ...
@@ -161,3 +163,4 @@ class Services:
     grammars: Compiling
     jobs: Training
     keys: Keyring | None = None
+    request_log: RequestLog | None = None

@@ -73,7 +73,12 @@ class Engine:
         self.capacity = capacity = plan_capacity(base, config)
         self.max_model_len = capacity.max_model_len
         self.failure: Failure | None = None
-        self.stats = EngineStats(slots=config.max_slots, rows=config.rank_rows)
+        self.stats = EngineStats(
+            slots=config.max_slots,
+            rows=config.rank_rows,
+            cache_limit=capacity.geometry.cells * capacity.column_bytes,
+            cache_cells=capacity.geometry.cells,
+        )
         self.runner = Runner(base, capacity.geometry, config.rank_rows, config.kernel, vocabulary.eos)
         self.publish = publish
         self._config = config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from lorikeet_server.api.app import ROUTES
+from lorikeet_server.request_log.log import Bounds
 from tests.server.api.test_body import WITHOUT_JSON
+from tests.server.kept import put, record
 from tests.server.world import (
     BASE,
     Scripted,
@@ -67,6 +70,7 @@ TOKENIZE = {
     "return_token_strs": True,
 }
 DETOKENIZE = {"model": BASE, "tokens": [1, 2]}
+KEPT = "req-fuzzed"
 RIGHT: dict[str, dict[str, Any]] = {
     "POST /v1/chat/completions": {
         **PLAIN,
@@ -122,6 +126,8 @@ RIGHT: dict[str, dict[str, Any]] = {
         "metadata": {"by": "me"},
         "method": {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.1, "n_epochs": "auto"}}},
     },
+    "PATCH /v1/requests/{id}": {"rating": "up", "correction": "Better."},
+    "POST /v1/datasets": {"ids": [KEPT, "req-none"], "q": "", "filename": "fuzzed.jsonl"},
     "PUT /v1/aliases/{name:path}": {"targets": [{"name": "nobody", "generation": "0" * 64, "weight": 0.5}]},
 }
 # Their folder, adapter or target is nowhere.
@@ -171,18 +177,20 @@ def scripted(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     made = Scripted(lambda request: Events(*prompt_scores(request), token(request), finished(request)))
     data = tmp_path_factory.mktemp("fuzz")
     with (
-        make_server(world, data) as server,
+        make_server(world, data, log=Bounds()) as server,
         client_of(with_requests(server.services, made)) as client,
     ):
+        assert server.log is not None
+        server.log.start()
+        put(server.log, record(id=KEPT, created=time.time()))
         yield client
 
 
 def send(client: TestClient, call: str, body: object) -> Any:
     method, _, path = call.partition(" ")
     headers = {"content-type": "application/json"}
-    return client.request(
-        method, path.replace("{name:path}", "fuzzed"), content=json.dumps(body), headers=headers
-    )
+    path = path.replace("{name:path}", "fuzzed").replace("{id}", KEPT)
+    return client.request(method, path, content=json.dumps(body), headers=headers)
 
 
 def check(client: TestClient, call: str, body: object) -> None:

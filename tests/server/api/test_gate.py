@@ -9,7 +9,7 @@ import pytest
 from starlette.routing import Route
 
 from lorikeet_server.api.app import ROUTES
-from lorikeet_server.api.gate import NEEDS, OPEN
+from lorikeet_server.api.gate import NEEDS, OPEN, is_console
 from lorikeet_server.keyring import Scope
 from tests.server.api.test_guard import FOREIGN_HOSTS, METHODS
 from tests.server.keyed import KEYS, Keyed, keyed
@@ -36,6 +36,9 @@ NO_ROUTES += [
 ]
 
 
+ASKED = [(method, path) for method in METHODS for path in CLOSED + NO_ROUTES if not is_console(method, path)]
+
+
 @pytest.fixture(scope="module")
 def house(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyed]:
     with (
@@ -50,8 +53,7 @@ def challenge(answer: object) -> str:
 
 
 @pytest.mark.safety("security 1")
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("path", CLOSED + NO_ROUTES)
+@pytest.mark.parametrize(("method", "path"), ASKED)
 def test_whatever_is_not_open_is_401_without_a_key(house: Keyed, method: str, path: str) -> None:
     """On every route and method, and on what is no route."""
     answer = house.client.request(method, f"http://127.0.0.1{path}", follow_redirects=False)
@@ -60,6 +62,21 @@ def test_whatever_is_not_open_is_401_without_a_key(house: Keyed, method: str, pa
     if method == "HEAD":
         return
     assert "send the header `Authorization: Bearer KEY`" in answer.text
+
+
+@pytest.mark.safety("security 1")
+def test_the_console_holds_nothing_and_needs_no_key_and_opens_nothing_else(house: Keyed) -> None:
+    for path in ("/", "/console/main.js"):
+        open_to_all = house.client.get(path)
+        assert open_to_all.status_code == 200
+        assert open_to_all.content == house.by("operator").get(path).content
+        assert house.client.head(path).status_code == 200
+    assert house.client.post("/", json={"inputs": "hello"}).status_code == 401
+    for method in METHODS:
+        if method not in ("GET", "HEAD"):
+            assert house.client.request(method, "/console/main.js").status_code == 405
+            assert house.client.request(method, "/").status_code == (401 if method == "POST" else 405)
+    assert house.client.get("/console/nothing.js").status_code == 404
 
 
 @pytest.mark.safety("security 1")
@@ -83,7 +100,7 @@ def test_the_open_routes_need_no_key(house: Keyed, path: str) -> None:
 def test_a_key_opens_what_its_scopes_name(house: Keyed, key: str, path: str) -> None:
     template = path.replace("formal", "{name:path}")
     answer = house.by(key).request("OPTIONS", path)  # no route has this method, so nothing happens
-    if NEEDS[template] & {Scope(each) for each in KEYS[key][0]}:
+    if is_console("OPTIONS", template) or NEEDS[template] & {Scope(each) for each in KEYS[key][0]}:
         assert answer.status_code == 405
     else:
         assert answer.status_code == 403

@@ -82,7 +82,7 @@ def test_a_foreign_host_or_origin_is_403_everywhere(quiet: TestClient, method: s
         ("DELETE", "/v1/adapters/activate/a", "POST"),
         # Nothing is changed by a form that no route takes, so it is told what is wrong first.
         ("POST", "/health", "GET, HEAD"),
-        ("GET", "/", "POST"),
+        ("PUT", "/", "GET, HEAD, POST"),
     ],
 )
 def test_a_wrong_method_is_405_with_every_right_one(

@@ -41,7 +41,7 @@ def error(answer: Any) -> dict[str, Any]:
 
 
 def test_load_use_unload_in_vllms_words(running: TestClient, server: Server) -> None:
-    answer = load(running, is_3d_lora_weight=False)
+    answer = load(running, is_3d_lora_weight=False, base_model_name="")
     assert answer.status_code == 200
     assert answer.text == "Success: LoRA adapter 'fresh' added successfully."
     assert answer.headers["content-type"].startswith("text/plain")

@@ -74,8 +74,8 @@ def test_errors_are_those_of_the_native_routes(client: TestClient) -> None:
         answer = post(client, "/", {"inputs": "a", "parameters": more, "stream": True})
         assert answer.status_code == 422
         assert answer.json()["error"].startswith(f"parameters.{next(iter(more))}: ")
-    answer = client.get("/")
-    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    answer = client.put("/")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD, POST")
     assert set(answer.json()) == {"error", "error_type"}
 
 
