@@ -129,19 +129,34 @@ def test_a_wrong_alpha_is_caught(bench: Bench, spoiled: Path, factor: float) -> 
 def test_a_wrong_alpha_is_caught_in_an_adapter_that_changes_less_than_the_tolerance(
     bench: Bench, spoiled: Path, factor: float
 ) -> None:
-    rewrite(spoiled, lambda name, tensor: (name, tensor * (1e-4 if "lora_B" in name else 1)))
-    faint = replace(
-        bench, traces=trained_forward(bench.base, spoiled, tuple(each.held for each in bench.traces))
-    )
+    coarse = bfloat16_is_fast(torch.device("cpu"))
+    faint = fainter(bench, spoiled, 1e-2 if coarse else 1e-4)
     right = faint.judge(spoiled, quality=False)
     assert codes(right) == []
     assert right.figures is not None
-    assert right.figures.effect < 1e-3
+    assert right.figures.effect < (5e-2 if coarse else 1e-3)
     set_config(spoiled, lora_alpha=RECIPE.alpha * factor)  # type: ignore[operator]
     wrong = faint.judge(spoiled, quality=False)
     assert codes(wrong) == ["other_strength"]
     assert wrong.figures is not None
     assert wrong.figures.strength == pytest.approx(factor, rel=0.1)
+
+
+def fainter(bench: Bench, adapter: Path, share: float) -> Bench:
+    """Makes the adapter's whole effect this share of what it was, and has training say what it does then."""
+    rewrite(adapter, lambda name, tensor: (name, tensor * (share if "lora_B" in name else 1)))
+    return replace(
+        bench, traces=trained_forward(bench.base, adapter, tuple(each.held for each in bench.traces))
+    )
+
+
+def test_an_effect_that_rounding_hides_is_not_taken_for_a_wrong_strength(bench: Bench, spoiled: Path) -> None:
+    verdict = fainter(bench, spoiled, 1e-4 if bfloat16_is_fast(torch.device("cpu")) else 1e-7).judge(
+        spoiled, quality=False
+    )
+    assert codes(verdict) in (["lost_in_rounding"], ["same_as_base"])
+    assert verdict.figures is not None
+    assert verdict.figures.strength is None
 
 
 def test_an_adapter_that_is_the_base_is_caught(bench: Bench, spoiled: Path) -> None:
@@ -158,7 +173,7 @@ def test_another_template_is_caught(bench: Bench, tmp_path: Path) -> None:
 
 
 def test_another_base_is_caught(bench: Bench, tmp_path: Path) -> None:
-    base = save_base(tmp_path / "base", lambda model: model.model.norm.weight.data.mul_(1.1))
+    base = save_base(tmp_path / "base", lambda model: model.model.norm.weight.data.mul_(1.5))
     assert "other_base" in codes(replace(bench, base=base).judge())
 
 

@@ -10,6 +10,8 @@ from statistics import fmean
 
 from lorikeet_trainer.parity import Trace
 
+RESOLVED = 5.0
+
 
 @dataclass(frozen=True, slots=True)
 class Served:
@@ -36,7 +38,8 @@ class Figures:
     trained log-probability where that is above one nat: what is improbable is also imprecise.
     `decode_difference` is between tokens generated in a mixed batch and the same tokens scored as a
     prompt. `effect` is the mean change that the adapter makes to a token's log-probability, and
-    `strength` how much of the change seen in training is served: 1 is all, 0 none, 2 twice as much.
+    `strength` how much of the change seen in training is served: 1 is all, 0 none, 2 twice as much, and
+    None where rounding hides it.
     `end_probability` is the median at the end of the turn, `end_gain` and `answer_gain` what the
     adapter adds on average to the log-probability there and on the answer's other tokens. `loss` is
     nats a token of the answers; where there are pairs it is DPO's.
@@ -91,10 +94,11 @@ def _errors(served: Iterable[float], trained: Iterable[float]) -> Iterable[float
 
 
 def _strength(served: Sequence[Served]) -> float | None:
-    """The slope of the served change over the trained one through the origin; None where nothing changed.
+    """The slope of the served change over the trained one through the origin.
 
     Rounding is spread over all tokens alike and cancels out, a wrong scale is the same on each: this
-    finds it in an adapter whose whole effect is smaller than one token's tolerance.
+    finds it in an adapter whose whole effect is smaller than one token's tolerance. None where the change
+    is not `RESOLVED` times what rounding alone does to the base: the slope of noise is near 0.
     """
     pairs = [
         pair
@@ -104,7 +108,10 @@ def _strength(served: Sequence[Served]) -> float | None:
         )
     ]
     trained = sum(theirs * theirs for _, theirs in pairs)
-    return sum(ours * theirs for ours, theirs in pairs) / trained if trained else None
+    rounding = sum(each * each for row in served for each in _less(row.base, row.trace.base))
+    if trained <= RESOLVED * RESOLVED * rounding:
+        return None
+    return sum(ours * theirs for ours, theirs in pairs) / trained
 
 
 def _loss(rows: Sequence[tuple[Served, Sequence[float]]], beta: float) -> float:

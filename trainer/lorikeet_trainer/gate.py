@@ -194,7 +194,14 @@ def _parity(measured: Figures, tolerance: Tolerance) -> Iterator[Reason]:
             f"served, its log-probabilities differ from training's by {measured.difference:.4f} on average "
             f"(at most {tolerance.mean:g}) and {measured.largest_difference:.4f} at most ({tolerance.largest:g})",
         )
-    elif measured.strength is not None and not STRENGTHS[0] < measured.strength < STRENGTHS[1]:
+    elif measured.strength is None:
+        yield Reason(
+            "lost_in_rounding",
+            f"it changes a log-probability by {measured.effect:.2g} nats on average, which is lost in what the "
+            "base's arithmetic rounds: whether that is what was trained cannot be seen; train it longer, or on "
+            "a base that computes in float32",
+        )
+    elif not STRENGTHS[0] < measured.strength < STRENGTHS[1]:
         yield Reason(
             "other_strength",
             f"served, it changes the base {measured.strength:.2f} times as much as in training",

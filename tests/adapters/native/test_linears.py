@@ -257,6 +257,8 @@ def test_an_int8_layer_is_bitsandbytes(
     functions: Functions, shape: tuple[int, int], dtype: torch.dtype, bias: bool, used: bool
 ) -> None:
     """Integers have no order of summation: what differs is the rounding of their product with the scales."""
+    if not multiplies_integers(*shape):
+        pytest.skip("torch's product of int8 matrices, which bitsandbytes uses, is wrong here for this shape")
     module = int8(layer(*shape, torch.float32, bias))
     for tokens in TOKENS:
         x = torch.randn(tokens, shape[0], dtype=dtype)
@@ -269,6 +271,16 @@ def test_an_int8_layer_is_bitsandbytes(
         assert found.dtype is stock.dtype is dtype
         rough = dtype is torch.bfloat16
         torch.testing.assert_close(found, stock, rtol=8e-3 if rough else 1e-5, atol=1e-2 if rough else 1e-4)
+
+
+def multiplies_integers(inputs: int, outputs: int) -> bool:
+    """torch 2.13 with AVX-512 answers with other numbers where there is one input: that is no oracle."""
+    draw = torch.Generator().manual_seed(0)
+    tokens, weights = (
+        torch.randint(-128, 128, (rows, inputs), dtype=torch.int8, generator=draw) for rows in (17, outputs)
+    )
+    exact = tokens.int() @ weights.int().t()
+    return torch.equal(torch.ops.bitsandbytes.int8_linear_matmul(tokens, weights), exact)
 
 
 def test_a_token_of_int8_that_is_not_finite_or_nothing_stays_alone(functions: Functions) -> None:

@@ -28,8 +28,9 @@ def test_it_passes_on_every_architecture_in_fp32(architecture: str, tmp_path: Pa
 
 @pytest.mark.parametrize("quantization", ["nf4", "int8", "bf16"])
 def test_it_passes_within_the_stated_bound_when_quantised(folder: Path, quantization: str) -> None:
+    """Nothing need differ at all: a kernel that computes each row by itself does not know the batch."""
     result = self_test(load_base(str(folder), quantization))
-    assert 0 < result.difference <= result.bound == LOW_PRECISION_BOUND
+    assert result.difference <= result.bound == LOW_PRECISION_BOUND
 
 
 def test_what_is_not_proven_token_for_token_is_said(
