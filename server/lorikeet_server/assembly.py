@@ -19,6 +19,7 @@ from lorikeet_adapters.errors import RefusedError
 from lorikeet_adapters.merges import Merges, is_merge
 from lorikeet_adapters.notes import ServedBase
 from lorikeet_adapters.origin import Origin, probe
+from lorikeet_adapters.owner import Owner
 from lorikeet_adapters.record import Memory
 from lorikeet_adapters.registry import Registry
 from lorikeet_adapters.store import Store
@@ -42,6 +43,7 @@ from lorikeet_server.stock import offer_embedded, register_wanted, warn_of_hidde
 from lorikeet_trainer.jobs.briefing import Base as TrainedBase
 from lorikeet_trainer.jobs.office import Office, TrainingLimits
 
+FIRST_S = 600.0  # for all that an owner has to come over the network
 PUBLIC = ""  # no tenant has this name, so its view has what is everyone's
 
 
@@ -62,10 +64,12 @@ def assemble(
     wanted: Mapping[str, Path],
     keys: Keyring | None = None,
     log: RequestLog | None = None,
+    owner: Owner | None = None,
 ) -> House:
     """Load and test the base, build the engine, register what a start registers. Raises LorikeetError.
 
     `wanted` maps names to the folders or hub ids of the operator's `--adapter`; `log` is its opener's to close.
+    With an `owner` the registry follows its, and has what that has when this returns.
     """
     base = _named_base(config.model)
     tested = self_test(base, config.engine.kernel)  # first: no data folder becomes a refused base's
@@ -77,14 +81,17 @@ def assemble(
         Checker(base.outline, base.name, base.source, config.engine.rank_rows, origin),
         fingerprint=origin.key,
         keep=config.keep_generations,
+        owner=owner,
     )
+    if registry.follower is not None:
+        registry.follower.catch_up(FIRST_S)
     composer = Composer(registry, base.outline)
     merges = Merges(registry, composer)
     loads = LoadTimes()
     engine = make_engine(config, base, tokenizer, registry, merges, loads=loads)
     store.notes.remember_base(_remembered(config, base, origin))
     if config.model.source == "demo":
-        offer_embedded(registry, store)
+        offer_embedded(registry, owner or store.notes)
     register_wanted(registry, wanted, store.intake, config.http.max_adapter_bytes)
     warn_of_hidden(registry)
     jobs = open_office(config, store.folder, registry, base)

@@ -126,12 +126,30 @@ class RequestLogConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ClusterConfig:
+    """Several replicas of this server on a Ray cluster; needs the extra `lorikeet[ray]`."""
+
+    ray: bool = option(False, "Serve by replicas on a Ray cluster, begun here unless --ray-address names one.")
+    ray_address: str = option("", "An existing cluster, as `ray.init` takes it.")
+    replicas: int = option(2, "Replicas; with --max-replicas the fewest.", least=1)
+    max_replicas: int = option(
+        0, "Replicas at most, begun as requests exceed --max-slots of each; 0: --replicas.", least=0
+    )
+    replica_cpus: int = option(1, "Cores that Ray sets aside for each replica.", least=0)
+
+    @property
+    def most_replicas(self) -> int:
+        return max(self.replicas, self.max_replicas)
+
+
+@dataclass(frozen=True, slots=True)
 class ServerConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     http: HttpConfig = field(default_factory=HttpConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     log: RequestLogConfig = field(default_factory=RequestLogConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
     data_dir: Path = option(Path("lorikeet-data"), "Where registered adapters are kept.")
     keep_generations: int = option(
         KEEP_GENERATIONS, "Generations of a name kept on disk, the current one among them.", least=1

@@ -25,6 +25,8 @@
         ├── ServerDraining            the server is stopping and takes nothing new
         ├── Interrupted               the server stopped before the request was complete
         ├── EngineDead                the engine has stopped after an internal error
+        ├── ReplicaLost               the replica that was answering is gone
+        ├── NotAcrossReplicas         what belongs to one server's data folder alone
         └── GenerationFailed          anything else that ended a request on our side
 
 To add one: subclass by fault, one sentence, one row in TABLE. A test walks both trees.
@@ -147,6 +149,14 @@ class EngineDead(RequestError):
     """The engine has stopped after an internal error."""
 
 
+class ReplicaLost(RequestError):
+    """The replica that was answering is gone; what it had begun cannot be another's."""
+
+
+class NotAcrossReplicas(RequestError):
+    """The route belongs to one server's data folder, and several replicas serve."""
+
+
 class GenerationFailed(RequestError):
     """The request ended on our side; the log has the reason."""
 
@@ -226,6 +236,8 @@ TABLE: dict[type[LorikeetError], HttpError] = {
     ServerDraining: HttpError(503, "server_error", "draining", "generation", retry_after=5),
     Interrupted: HttpError(503, "server_error", "aborted", "generation", retry_after=5),
     EngineDead: HttpError(503, "server_error", "engine_dead", "generation", retry_after=30),
+    ReplicaLost: HttpError(503, "server_error", "replica_lost", "generation", retry_after=1),
+    NotAcrossReplicas: HttpError(501, INVALID, "not_across_replicas"),
     GenerationFailed: HttpError(500, "server_error", "generation_failed", "generation"),
 }
 OPAQUE = "the server could not complete the request; its log has the details under this request id"

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -39,6 +40,7 @@ def run(config: ServerConfig, started: float) -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     log.setLevel(logging.INFO)
     logging.getLogger("transformers.tokenization_utils_base").addFilter(_is_news)
+    check_cluster(config)
     keys = open_keys(config.http)
     check_origins(config.http.cors_origins, has_keys=keys is not None)
     access_log.switch(config.http.access_log)
@@ -47,11 +49,31 @@ def run(config: ServerConfig, started: float) -> None:
         check_source(config.model.source)
         check_device(config.model.device)
         wanted = wanted_folders(config.adapters)
+        if config.cluster.ray:
+            listener.close()  # whoever serves takes it again, in a process of its own
+            _serve_on_ray(replace(config, http=http), wanted, started)
+            return
         with open_store(config.data_dir) as store, opened(config.log, store.folder) as kept:
             store.announce(http.url)
             log.info("loading the base %s; %s answers once it is tested", config.model.source, http.url)
             settled = replace(config, http=http)
             _serve(settled, store, wanted, listener, keys=keys, kept=kept, started=started)
+
+
+def check_cluster(config: ServerConfig) -> None:
+    """Raises RefusedError for what several replicas do not do, and where Ray is not installed."""
+    if not config.cluster.ray:
+        return
+    if find_spec("ray") is None:
+        raise RefusedError("--ray needs Ray, which is not installed: pip install 'lorikeet[ray]'")
+    if config.log.request_log:
+        raise RefusedError("--request-log keeps what one server answered; leave out it or --ray")
+
+
+def _serve_on_ray(config: ServerConfig, wanted: dict[str, Path], started: float) -> None:
+    from lorikeet_server.cluster.start import run_on_ray
+
+    run_on_ray(config, wanted, started)
 
 
 def _is_news(record: logging.LogRecord) -> bool:

@@ -1,0 +1,114 @@
+"""The Ray Serve application: a door, replicas behind it, and beside them the registry's owner."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ray
+from ray import serve
+from ray.serve import Application
+from ray.serve.handle import DeploymentHandle
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from lorikeet_server.cluster.door import Door
+from lorikeet_server.cluster.engines import ServeEngines
+from lorikeet_server.cluster.home import replica_config
+from lorikeet_server.cluster.registry import start_owner
+from lorikeet_server.cluster.replica import Replica
+from lorikeet_server.cluster.router import AffinityRouter, count_placed
+from lorikeet_server.config import ServerConfig
+from lorikeet_server.options import build as built
+from lorikeet_server.options import values_of
+
+NAME = "lorikeet"
+HEALTH_S = 2.0  # between two looks at a replica's engine
+HUNG_S = 30.0
+BESIDE = 64  # requests of a replica beside those that generate: lists, scrapes, registrations
+DOOR_REQUESTS = 4096
+SURGE_PERCENT = 100
+
+
+class ServeDoor:
+    """The deployment that Serve's HTTP proxy calls."""
+
+    async def __init__(self, replicas: DeploymentHandle, max_body: int, max_upload: int) -> None:
+        base_name = await replicas.options(method_name="base_name").remote()
+        self._door = Door(ServeEngines(replicas), base_name, max_body, max_upload)
+        count_placed(self._door.tally)
+
+    async def __call__(self, request: Request) -> Response:
+        return _Answered(self._door)
+
+
+class _Answered(Response):
+    """What the door answers, as Serve wants it: a response that is an ASGI application."""
+
+    def __init__(self, door: Door) -> None:
+        super().__init__()
+        self._door = door
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._door(scope, receive, send)
+
+
+def application(config: ServerConfig) -> Application:
+    """`config` as `lorikeet serve` takes it."""
+    shared = replica_config(config)
+    replicas = _replicas(shared).bind(shared)
+    door = serve.deployment(
+        name="Door",
+        max_ongoing_requests=DOOR_REQUESTS,
+        num_replicas=1,
+        max_surge_percent=SURGE_PERCENT,
+        graceful_shutdown_timeout_s=config.http.drain_seconds,
+        ray_actor_options={"num_cpus": 0},
+    )(ServeDoor)
+    return door.bind(replicas, config.http.max_body_bytes, config.http.max_adapter_bytes)
+
+
+def build(args: dict[str, Any]) -> Application:
+    """For `serve deploy`: `args` are flags of `lorikeet serve` without their dashes, as in its `--config` file."""
+    known = values_of(ServerConfig())
+    given = {key.replace("-", "_"): value for key, value in args.items()}
+    if unknown := sorted(given.keys() - known.keys()):
+        raise ValueError(f"`{unknown[0]}` is no flag of lorikeet serve")
+    config = built(ServerConfig, known | {key: type(known[key])(value) for key, value in given.items()})
+    start_owner(config)
+    return application(config)
+
+
+def _replicas(config: ServerConfig) -> Any:
+    """Old replicas of a rolling update go on until the new ones are ready, so there is always room for all."""
+    cluster, slots = config.cluster, config.engine.max_slots
+    options: dict[str, Any] = {"num_replicas": cluster.replicas}
+    if cluster.most_replicas > cluster.replicas:
+        options = {
+            "autoscaling_config": {
+                "min_replicas": cluster.replicas,
+                "max_replicas": cluster.most_replicas,
+                "target_ongoing_requests": slots,  # those that wait count, too
+            }
+        }
+    return serve.deployment(
+        name="Engine",
+        max_ongoing_requests=config.http.max_open_requests + BESIDE,
+        max_surge_percent=SURGE_PERCENT,
+        health_check_period_s=HEALTH_S,
+        health_check_timeout_s=HUNG_S,
+        graceful_shutdown_timeout_s=config.http.drain_seconds + HUNG_S,
+        request_router_config={
+            "request_router_class": AffinityRouter,
+            "request_router_kwargs": {"slots": slots},
+        },
+        ray_actor_options={"num_cpus": cluster.replica_cpus, "num_gpus": _gpus(config.model.device)},
+        **options,
+    )(Replica)
+
+
+def _gpus(device: str) -> int:
+    """Ray shows each replica its own, so that one is all that a replica sees."""
+    if device == "auto":
+        return 1 if ray.cluster_resources().get("GPU", 0) else 0
+    return 0 if device == "cpu" else 1

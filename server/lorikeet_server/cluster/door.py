@@ -1,0 +1,166 @@
+"""The one address of all replicas: reads a request, has a replica answer it, and bears a replica's end.
+
+What has not begun is asked of another replica, and the client learns nothing of it. A stream that has begun
+ends with an error event in the form of its route: tokens already sent cannot be taken back, and another
+replica would number its own from the start.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from lorikeet_adapters.errors import LorikeetError
+from lorikeet_server.api import sse
+from lorikeet_server.api.envelope import NATIVE_PATHS, native_envelope, on_error, openai_envelope
+from lorikeet_server.cluster.call import LOCAL_ONLY, SCRAPED, Call, Engines, ReplicaGone, adapter_of
+from lorikeet_server.cluster.exposition import merged
+from lorikeet_server.cluster.tally import Tally
+from lorikeet_server.errors import BodyTooLarge, NotAcrossReplicas, ReplicaLost
+
+log = logging.getLogger("lorikeet")
+ATTEMPTS = 4
+SMALL = 1 << 20  # bytes of a body that are sent by value
+UPLOADS = "/v1/adapters"
+
+
+class Door:
+    """`base_name` is the base's own name, which is no adapter. Sizes in bytes."""
+
+    def __init__(self, engines: Engines, base_name: str, max_body: int, max_upload: int) -> None:
+        self._engines = engines
+        self._base_name = base_name
+        self._most = {True: max_upload, False: max_body}
+        self.tally = Tally()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """An ASGI application; whatever fails here is answered in the route's own envelope."""
+        answer = _Answer(send)
+        try:
+            _check_shared(scope["path"])
+            call = await self._read(scope, receive)
+            if call.path in SCRAPED and call.scope["method"] == "GET":
+                await self._scrape(call, scope, receive, answer)
+            else:
+                await self._relay(call, answer)
+        except LorikeetError as error:
+            await _tell(error, scope, receive, answer)
+
+    async def _read(self, scope: Scope, receive: Receive) -> Call:
+        """The whole body, as nothing can be asked twice of a stream; most of a large one is not held here."""
+        most = self._most[scope["path"] == UPLOADS]
+        pieces: list[Any] = []
+        piece, size = bytearray(), 0
+        async for chunk in Request(scope, receive).stream():
+            size += len(chunk)
+            if size > most:
+                raise BodyTooLarge(f"the body is over {most} bytes, the most that is taken")
+            piece += chunk
+            if len(piece) > SMALL:
+                pieces.append(await self._engines.put(bytes(piece)))
+                piece.clear()
+        adapter = "" if pieces else adapter_of(scope["path"], bytes(piece), self._base_name)
+        return Call.of(scope, (*pieces, bytes(piece)), adapter)
+
+    async def _relay(self, call: Call, answer: _Answer) -> None:
+        for _ in range(ATTEMPTS):
+            try:
+                await self._once(call, answer)
+                return
+            except ReplicaGone as error:
+                log.warning("%s: its replica is gone (%s)", call.path, error)
+                if answer.is_open or not call.is_repeatable:
+                    break
+                self.tally.retried.inc()
+        self.tally.lost.inc()
+        raise ReplicaLost(
+            "the replica that was answering is gone; "
+            + ("send it again" if call.is_repeatable else "look whether it was done before you send it again")
+        )
+
+    async def _once(self, call: Call, answer: _Answer) -> None:
+        """Nothing goes out before a token is generated or the answer complete: until then it can be another's."""
+        held: list[Message] = []
+        async with aclosing(_closing(self._engines.send(call))) as parts:
+            async for part in parts:
+                held += part.messages
+                if part.begun or answer.is_open:
+                    for message in held:
+                        await answer.send(message)
+                    held = []
+
+    async def _scrape(self, call: Call, scope: Scope, receive: Receive, answer: _Answer) -> None:
+        """One replica first, as any request: its gate says whether this caller may see the others', too."""
+        first = _Kept()
+        await self._relay(call, _Answer(first.take))
+        if first.status != 200:
+            for message in first.messages:
+                await answer.send(message)
+            return
+        texts = await self._engines.scrape(call)
+        body = merged(texts) + self.tally.text()
+        response = Response(body, headers={"content-type": "text/plain; version=0.0.4; charset=utf-8"})
+        await response(scope, receive, answer.send)
+
+
+class _Answer:
+    """Where the answer goes, and how far it has come."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.is_open = False
+        self.is_stream = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.is_open = True
+            kinds = [value for name, value in message["headers"] if name.lower() == b"content-type"]
+            self.is_stream = any(each.startswith(b"text/event-stream") for each in kinds)
+        await self._send(message)
+
+
+class _Kept:
+    """An answer that is looked at first."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+
+    async def take(self, message: Message) -> None:
+        self.messages.append(message)
+
+    @property
+    def status(self) -> int:
+        return int(self.messages[0]["status"])
+
+
+async def _closing(parts: AsyncIterator[Any]) -> Any:
+    """The same, as a generator that can be closed."""
+    async for part in parts:
+        yield part
+
+
+async def _tell(error: LorikeetError, scope: Scope, receive: Receive, answer: _Answer) -> None:
+    """As a whole answer, or inside the stream that has begun."""
+    if not answer.is_open:
+        response = await on_error(Request(scope), error)
+        await response(scope, receive, answer.send)
+    elif answer.is_stream:
+        envelope = native_envelope if scope["path"] in NATIVE_PATHS else openai_envelope
+        last = sse.data(envelope(error)).encode()
+        await answer.send({"type": "http.response.body", "body": last, "more_body": False})
+    else:
+        raise error  # half an answer: whoever carries it breaks the connection
+
+
+def _check_shared(path: str) -> None:
+    if path.startswith(LOCAL_ONLY):
+        raise NotAcrossReplicas(
+            f"{path} belongs to one server's data folder and is not served by several replicas; train with "
+            "`lorikeet train` or on a single server, then register the adapter here"
+        )

@@ -1,0 +1,128 @@
+"""The door without Ray: what has not begun is asked elsewhere, what has begun ends with an error of its route."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from lorikeet_server.cluster.door import ATTEMPTS, SMALL, Door
+from tests.server.cluster.stand_in import JSON, STREAM, Begins, Dies, Engines, body, start
+
+WHOLE = [start(), body(b'{"text":"ab"}')]
+CHAT = {"model": "formal", "messages": []}
+
+
+def ask(
+    engines: Engines, path: str = "/v1/chat/completions", method: str = "POST", **more: Any
+) -> httpx.Response:
+    async def asking() -> httpx.Response:
+        door = Door(engines, "demo", max_body=4 << 20, max_upload=8 << 20)
+        transport = httpx.ASGITransport(door, raise_app_exceptions=more.pop("raises", True))
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return await client.request(method, path, **({"json": CHAT} | more if method == "POST" else more))
+
+    return asyncio.run(asking())
+
+
+def events(answer: httpx.Response) -> list[Any]:
+    return [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
+
+
+def test_an_answer_comes_through_as_it_is() -> None:
+    engines = Engines([[start(418, [*JSON, (b"x-own", b"1")]), body(b"ab", more=True), body(b"cd")]])
+    answer = ask(engines)
+    assert (answer.status_code, answer.headers["x-own"], answer.content) == (418, "1", b"abcd")
+    (call,) = engines.calls
+    assert (call.path, call.adapter, json.loads(call.body[0])) == ("/v1/chat/completions", "formal", CHAT)
+
+
+@pytest.mark.parametrize(
+    "died",
+    [[Dies()], [start(), Dies()], [start(headers=STREAM), body(b"data: {}\n\n", more=True), Dies()]],
+    ids=["at once", "with its head", "with an opening"],
+)
+def test_what_has_not_begun_is_asked_of_another(died: list[Any]) -> None:
+    engines = Engines([died, died, WHOLE])
+    answer = ask(engines)
+    assert (answer.status_code, answer.content) == (200, b'{"text":"ab"}')
+    assert len(engines.calls) == engines.closed == 3
+    assert len({call.body for call in engines.calls}) == 1
+
+
+def test_no_replica_is_left() -> None:
+    engines = Engines([[Dies()]] * ATTEMPTS)
+    answer = ask(engines)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "replica_lost")
+    assert answer.headers["retry-after"] == "1"
+    assert len(engines.calls) == ATTEMPTS
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE", "PATCH", "PUT"])
+def test_what_changes_something_is_asked_once(method: str) -> None:
+    engines = Engines([[Dies()], WHOLE])
+    answer = ask(engines, "/v1/adapters/formal", method)
+    assert answer.status_code == 503
+    assert "look whether it was done" in answer.json()["error"]["message"]
+    assert len(engines.calls) == 1
+
+
+def test_a_stream_that_has_begun_ends_with_an_error_event() -> None:
+    died = [
+        start(headers=STREAM),
+        body(b'data: {"n":1}\n\n', more=True),
+        Begins(),
+        body(b'data: {"n":2}\n\n', more=True),
+        Dies(),
+    ]
+    engines = Engines([died, WHOLE])
+    answer = ask(engines)
+    assert answer.status_code == 200
+    first, second, last = events(answer)
+    assert (first, second, last["error"]["code"]) == ({"n": 1}, {"n": 2}, "replica_lost")
+    assert len(engines.calls) == 1
+
+
+def test_the_error_event_has_the_form_of_its_route() -> None:
+    died = [start(headers=STREAM), Begins(), body(b'data: {"n":1}\n\n', more=True), Dies()]
+    last = events(ask(Engines([died]), "/generate_stream"))[-1]
+    assert last["error_type"] == "generation"
+    assert "gone" in last["error"]
+
+
+def test_half_an_answer_that_is_no_stream_is_broken_off() -> None:
+    died = [start(), Begins(), body(b'{"te', more=True), Dies()]
+    with pytest.raises(Exception, match="gone"):
+        ask(Engines([died]))
+
+
+def test_a_large_body_is_not_sent_by_value() -> None:
+    engines = Engines([WHOLE])
+    data = bytes(range(256)) * (3 * SMALL // 256)
+    ask(engines, "/v1/adapters", json=None, content=data, headers={"content-type": "application/x-tar"})
+    (call,) = engines.calls
+    assert b"".join(engines.put_pieces) + call.body[-1] == data
+    assert len(call.body) == len(engines.put_pieces) + 1
+    assert call.adapter == ""
+
+
+@pytest.mark.parametrize(
+    ("path", "size", "status"),
+    [("/v1/completions", 5 << 20, 413), ("/v1/adapters", 5 << 20, 200), ("/v1/adapters", 9 << 20, 413)],
+)
+def test_a_body_is_bounded(path: str, size: int, status: int) -> None:
+    engines = Engines([WHOLE])
+    answer = ask(engines, path, json=None, content=b"x" * size)
+    assert answer.status_code == status
+    assert len(engines.calls) == (status == 200)
+
+
+@pytest.mark.parametrize("path", ["/v1/files", "/v1/fine_tuning/jobs", "/v1/requests/x", "/v1/datasets"])
+def test_what_belongs_to_one_data_folder_is_refused(path: str) -> None:
+    engines = Engines([WHOLE])
+    answer = ask(engines, path, "GET")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (501, "not_across_replicas")
+    assert not engines.calls
