@@ -84,7 +84,7 @@ def assemble(
     engine = make_engine(config, base, tokenizer, registry, merges, loads=loads)
     store.notes.remember_base(_remembered(config, base, origin))
     if config.model.source == "demo":
-        offer_embedded(registry, store)
+        offer_embedded(registry, store.notes)
     register_wanted(registry, wanted, store.intake, config.http.max_adapter_bytes)
     warn_of_hidden(registry)
     jobs = open_office(config, store.folder, registry, base)
