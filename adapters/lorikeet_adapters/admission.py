@@ -98,6 +98,15 @@ class Admission:
             log.info("another base than last time: checking %d adapter generations again", len(stale))
         return {each.generation: self.again(each) for each in stale}
 
+    def arrived(self, stored: StoredGeneration) -> StoredGeneration:
+        """As this base has what another replica judged; its files are here, and whole.
+
+        Damage is a word about the disk it was found on.
+        """
+        if stored.is_damaged or (self._fingerprint and stored.base != self._fingerprint):
+            return self.again(replace(stored, findings=()))
+        return stored
+
     def again(self, stored: StoredGeneration) -> StoredGeneration:
         """The same generation, as this base has it."""
         try:

@@ -6,12 +6,14 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+import uuid
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from lorikeet_adapters import tables
+from lorikeet_adapters.batch import Batch, Position
 from lorikeet_adapters.errors import StoreError
 from lorikeet_adapters.stored import (
     Change,
@@ -20,8 +22,8 @@ from lorikeet_adapters.stored import (
     StoredEvent,
     StoredGeneration,
     StoredName,
-    Target,
 )
+from lorikeet_adapters.tables import EVENT, event_of
 
 # `kept` has a name's generations, place 0 being what it means; a foreign key holds them to be there.
 MIGRATIONS = (
@@ -69,7 +71,11 @@ MIGRATIONS = (
         details, '$.shared_after', (SELECT coalesce(max(id), 0) FROM history)
     );
     """,
+    # The mark of a change, by which whoever made it finds it in the history of a shared registry.
+    "ALTER TABLE history ADD COLUMN mark TEXT NOT NULL DEFAULT '';",
 )
+OWNER, FOLLOWS = "owner", "follows"  # settings: which owner this folder is, and whose history it follows
+TOUCHED = "name IN (SELECT name FROM history WHERE id > ?)"
 KEPT_NOWHERE = "SELECT generation FROM generations EXCEPT SELECT generation FROM kept"
 
 
@@ -83,23 +89,85 @@ class Catalogue:
     def close(self) -> None:
         self._connection.close()
 
-    def commit(self, change: Change) -> None:
-        """All of it or nothing. When this returns, it survives a kill."""
+    def commit(self, change: Change, mark: str = "", event: StoredEvent | None = None) -> StoredEvent:
+        """All of it or nothing. When this returns, it survives a kill.
+
+        Returns what the history says of it: that is `event`, where another catalogue committed the change first.
+        """
         with self.transaction() as rows:
-            _put_generations(rows, change.generations.values())
-            if isinstance(change.put, StoredName):
-                _put_name(rows, change.put)
-            elif change.put is not None:
-                _put_alias(rows, change.put)
+            tables.put_generations(rows, change.generations.values())
+            if change.put is not None:
+                tables.put(rows, change.put)
             if change.remove is not None:
                 table = "names" if isinstance(change.remove, StoredName) else "aliases"
-                rows.execute(f"DELETE FROM {table} WHERE name = ?", (change.remove.name,))
-            _record(rows, change)
+                tables.remove(rows, table, [change.remove.name])
+            made = event or change.as_event(_newest(rows) + 1, time.time(), mark or uuid.uuid4().hex)
+            tables.put_event(rows, made)
+        return made
+
+    def since(self, position: Position) -> Batch:
+        """What leads from there to now; the snapshot where `position` is none of this catalogue's owner."""
+        with self.transaction() as rows:
+            owner = _owner(rows)
+            start = position.sequence if position == _position(rows, owner, position.sequence) else 0
+            touched = {name for (name,) in rows.execute("SELECT name FROM history WHERE id > ?", (start,))}
+            names = tables.names(rows, TOUCHED, (start,))
+            aliases = tables.aliases(rows, TOUCHED, (start,))
+            needed = f"generation IN (SELECT generation FROM kept WHERE {TOUCHED})"
+            generations = tables.generations(rows, needed, (start,))
+            events = rows.execute(f"SELECT {EVENT} FROM history WHERE id > ? ORDER BY id", (start,))
+            return Batch(
+                start,
+                _position(rows, owner, _newest(rows)),
+                tuple(names),
+                tuple(aliases),
+                frozenset(touched - {each.name for each in names}),
+                frozenset(touched - {each.name for each in aliases}),
+                tuple(generations.values()),
+                tuple(map(event_of, events)),
+            )
+
+    def follow(self, batch: Batch, generations: Iterable[StoredGeneration]) -> None:
+        """Come to where the batch leads, and be its owner's from then on; `generations` those not known yet.
+
+        All of it or nothing, and the same twice.
+        """
+        with self.transaction() as rows:
+            tables.put_generations(rows, generations)
+            if batch.is_snapshot:
+                rows.execute("DELETE FROM names")
+                rows.execute("DELETE FROM aliases")
+            tables.remove(rows, "names", batch.names_removed)
+            tables.remove(rows, "aliases", batch.aliases_removed)
+            for name in batch.names:
+                tables.put(rows, name)
+            for alias in batch.aliases:
+                tables.put(rows, alias)
+            rows.execute("DELETE FROM history WHERE id > ?", (batch.since,))
+            for event in batch.history:
+                tables.put_event(rows, event)
+            tables.put_setting(rows, FOLLOWS, batch.position.owner)
+
+    def position(self) -> Position:
+        """How far this folder has come in the history that it follows; the beginning where it follows none."""
+        with self.transaction() as rows:
+            owner = _setting(rows, FOLLOWS)
+            return _position(rows, owner, _newest(rows)) if owner else Position()
+
+    def own(self) -> Position:
+        """How far this folder has come as an owner, which it is from now on."""
+        with self.transaction() as rows:
+            return _position(rows, _owner(rows), _newest(rows))
+
+    @property
+    def follows(self) -> bool:
+        """Whether what it holds is another's to decide."""
+        return self.position() != Position()
 
     def amend(self, generations: Iterable[StoredGeneration]) -> None:
         """Write anew what is known about these."""
         with self.transaction() as rows:
-            _put_generations(rows, generations)
+            tables.put_generations(rows, generations)
 
     def forget(self, generation: str) -> None:
         """Drop a generation unless a name keeps it."""
@@ -120,45 +188,35 @@ class Catalogue:
         found = self.read("SELECT config, weights FROM generations")
         return frozenset(digest for row in found for digest in row)
 
+    def unkept(self) -> list[StoredGeneration]:
+        """Those that no name keeps."""
+        with self.transaction() as rows:
+            return list(tables.generations(rows, f"generation IN ({KEPT_NOWHERE})").values())
+
     def generations(self) -> dict[str, StoredGeneration]:
-        found = self.read("SELECT generation, config, weights, facts, base, findings FROM generations")
-        return {
-            row[0]: StoredGeneration(
-                row[0], row[1], row[2], json.loads(row[3]), row[4], tuple(json.loads(row[5]))
-            )
-            for row in found
-        }
+        with self.transaction() as rows:
+            return tables.generations(rows)
 
     def names(self) -> list[StoredName]:
-        kept: dict[str, list[str]] = {}
-        for name, generation in self.read("SELECT name, generation FROM kept ORDER BY name, place"):
-            kept.setdefault(name, []).append(generation)
-        found = self.read("SELECT name, details, created FROM names ORDER BY name")
-        return [
-            StoredName(name, tuple(kept[name]), json.loads(details), created)
-            for name, details, created in found
-        ]
+        with self.transaction() as rows:
+            return tables.names(rows)
 
     def aliases(self) -> list[StoredAlias]:
-        found = self.read("SELECT name, targets, created, updated FROM aliases ORDER BY name")
-        return [StoredAlias(name, _targets(text), *times) for name, text, *times in found]
+        with self.transaction() as rows:
+            return tables.aliases(rows)
 
     def history(self, name: str, limit: int, before: int | None = None) -> list[StoredEvent]:
         """The newest `limit` events of a name, the newest first; `before` an event's id, those older."""
         found = self.read(
-            "SELECT id, name, event, generation, targets, at FROM history "
-            "WHERE name = ? AND id < ? ORDER BY id DESC LIMIT ?",
+            f"SELECT {EVENT} FROM history WHERE name = ? AND id < ? ORDER BY id DESC LIMIT ?",
             (name, 2**63 - 1 if before is None else before, limit),
         )
-        return [
-            StoredEvent(id, name, HistoryEvent(event), generation, _targets(text), at)
-            for id, name, event, generation, text, at in found
-        ]
+        return list(map(event_of, found))
 
     def newest(self) -> int:
         """The id of the last event of all; 0 when there was none."""
-        ((found,),) = self.read("SELECT max(id) FROM history")
-        return found or 0
+        with self.transaction() as rows:
+            return _newest(rows)
 
     def last(self, name: str, events: Iterable[HistoryEvent]) -> int:
         """The id of the last of these events of a name; 0 when there was none."""
@@ -186,54 +244,28 @@ class Catalogue:
             yield self._connection
 
 
-def _put_generations(rows: sqlite3.Connection, generations: Iterable[StoredGeneration]) -> None:
-    rows.executemany(
-        "INSERT INTO generations VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE "
-        "SET facts = excluded.facts, base = excluded.base, findings = excluded.findings",
-        [
-            (each.generation, *each.blobs, json.dumps(each.facts), each.base, json.dumps(each.findings))
-            for each in generations
-        ],
-    )
+def _newest(rows: sqlite3.Connection) -> int:
+    ((found,),) = rows.execute("SELECT max(id) FROM history")
+    return found or 0
 
 
-def _put_name(rows: sqlite3.Connection, stored: StoredName) -> None:
-    rows.execute(
-        "INSERT INTO names VALUES (?, ?, ?) ON CONFLICT DO UPDATE "
-        "SET details = excluded.details, created = excluded.created",
-        (stored.name, json.dumps(stored.details), stored.created),
-    )
-    rows.execute("DELETE FROM kept WHERE name = ?", (stored.name,))
-    rows.executemany(
-        "INSERT INTO kept VALUES (?, ?, ?)",
-        [(stored.name, place, generation) for place, generation in enumerate(stored.generations)],
-    )
+def _position(rows: sqlite3.Connection, owner: str, sequence: int) -> Position:
+    """That of an event of this history, the beginning where it has none with this id."""
+    found = rows.execute("SELECT mark FROM history WHERE id = ?", (sequence,)).fetchone()
+    return Position(owner, sequence, found[0]) if found else Position(owner)
 
 
-def _put_alias(rows: sqlite3.Connection, stored: StoredAlias) -> None:
-    rows.execute(
-        "INSERT OR REPLACE INTO aliases VALUES (?, ?, ?, ?)",
-        (stored.name, _text(stored.targets), stored.created, stored.updated),
-    )
+def _owner(rows: sqlite3.Connection) -> str:
+    """Which owner this folder is: drawn when it is asked for first."""
+    if not (known := _setting(rows, OWNER)):
+        tables.put_setting(rows, OWNER, known := uuid.uuid4().hex)
+    return known
 
 
-def _record(rows: sqlite3.Connection, change: Change) -> None:
-    subject = change.subject
-    generation = subject.generation if isinstance(subject, StoredName) else ""
-    targets = () if isinstance(subject, StoredName) else subject.targets
-    rows.execute(
-        "INSERT INTO history (name, event, generation, targets, at) VALUES (?, ?, ?, ?, ?)",
-        (subject.name, change.event, generation, _text(targets), time.time()),
-    )
-
-
-def _text(targets: Iterable[Target]) -> str:
-    return json.dumps([asdict(each) for each in targets])
-
-
-def _targets(text: str) -> tuple[Target, ...]:
-    found: list[Mapping[str, Any]] = json.loads(text)
-    return tuple(Target(**each) for each in found)
+def _setting(rows: sqlite3.Connection, key: str) -> str:
+    """Of text; empty where it was never set."""
+    found = rows.execute("SELECT value FROM settings WHERE key = ?", (key,)).fetchone()
+    return str(json.loads(found[0])) if found else ""
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -8,6 +8,7 @@ from functools import cached_property
 
 from lorikeet_adapters.access import EVERYONE
 from lorikeet_adapters.alias import choose
+from lorikeet_adapters.batch import Batch
 from lorikeet_adapters.errors import (
     AccessRefused,
     AdapterChanged,
@@ -270,6 +271,20 @@ class Directory:
             names=names,
             aliases=aliases,
             generations={**self.generations, **change.generations},
+            leaving=self.leaving & names.keys(),
+        )
+
+    def following(self, batch: Batch, brought: Mapping[str, StoredGeneration]) -> Directory:
+        """What names mean where a batch leads; `brought` are its generations that were not known here."""
+        names, aliases = ({}, {}) if batch.is_snapshot else (dict(self.names), dict(self.aliases))
+        names = {key: each for key, each in names.items() if key not in batch.names_removed}
+        aliases = {key: each for key, each in aliases.items() if key not in batch.aliases_removed}
+        names |= {each.name: each for each in batch.names}
+        return replace(
+            self,
+            names=names,
+            aliases=aliases | {each.name: each for each in batch.aliases},
+            generations={**self.generations, **brought},
             leaving=self.leaving & names.keys(),
         )
 

@@ -22,7 +22,8 @@
     ├── AdapterIncompatible     registered for another base, and does not fit this one
     │   └── ChatRefused         fits, but was trained on other prompts than this base's chat template makes
     └── StoreError              the data folder itself
-        └── StoreLocked         another process holds it
+        ├── StoreLocked         another process holds it
+        └── RegistryAway        the owner of a shared registry does not answer
 
 To add one: subclass the branch whose fault it is, write one sentence, and give it a row in
 `lorikeet_server.errors.TABLE` (a test walks this tree and fails without it). Messages of
@@ -106,7 +107,12 @@ class BlobTooLarge(RefusedError):
     """A file has more bytes than the data folder takes."""
 
     def __init__(self, limit: int) -> None:
+        self.limit = limit
         super().__init__(f"a file of the adapter is over {limit} bytes, the most that is taken")
+
+    def __reduce__(self) -> tuple[type[BlobTooLarge], tuple[int]]:
+        """The owner of a shared registry raises it in another process."""
+        return BlobTooLarge, (self.limit,)
 
 
 class AdapterNotFound(LorikeetError):
@@ -169,3 +175,10 @@ class StoreLocked(StoreError):
         self.url = url
         where = f" by the server at {url}" if url else " by another process"
         super().__init__(f"the data folder is in use{where}; stop that one, or choose another --data-dir")
+
+
+class RegistryAway(StoreError):
+    """The owner of a shared registry cannot be reached, or not in time: nothing can be changed now.
+
+    A call to an owner that raises it may have been carried out or not.
+    """

@@ -13,9 +13,12 @@ from lorikeet_adapters.admission import Admission
 from lorikeet_adapters.alias import check_shares
 from lorikeet_adapters.directory import Directory
 from lorikeet_adapters.errors import AdapterIncompatible, AdapterInUse, AdapterNotFound
+from lorikeet_adapters.follower import Follower
+from lorikeet_adapters.ledger import Ledger, LocalLedger, written
 from lorikeet_adapters.mix import Mix, Term
 from lorikeet_adapters.names import check_name
 from lorikeet_adapters.notes import KEEP_GENERATIONS
+from lorikeet_adapters.owner import Owner
 from lorikeet_adapters.pins import check_pin
 from lorikeet_adapters.record import (
     AdapterFacts,
@@ -26,6 +29,7 @@ from lorikeet_adapters.record import (
     Memory,
     total,
 )
+from lorikeet_adapters.shared import SharedLedger
 from lorikeet_adapters.source import AdapterFiles
 from lorikeet_adapters.spec import read_spec
 from lorikeet_adapters.store import Store
@@ -39,7 +43,7 @@ from lorikeet_adapters.stored import (
     Target,
     told,
 )
-from lorikeet_adapters.usage import Usage
+from lorikeet_adapters.usage import Settled, Usage
 from lorikeet_adapters.verifier import Verifier
 
 log = logging.getLogger("lorikeet")
@@ -50,6 +54,9 @@ class Registry:
 
     `fingerprint` is the served base's `Origin.key`: adapters checked against another are checked again,
     and those that do not fit are refused by name. `keep` is how many generations of a name stay on disk.
+    With an `owner` the registry is a replica of a shared one, and `store` its own copy: changes are made at
+    the owner, and raise RegistryAway where it does not answer. Raises StoreError for a folder that is the
+    wrong one for that.
     `expected`, wherever it is taken, makes the change a compare-and-swap: AdapterChanged unless the name
     means this generation, or for `*` anything. A change that raises has changed nothing.
     """
@@ -62,6 +69,7 @@ class Registry:
         *,
         fingerprint: str = "",
         keep: int = KEEP_GENERATIONS,
+        owner: Owner | None = None,
     ) -> None:
         self.base_name = base_name
         self.store = store
@@ -70,6 +78,13 @@ class Registry:
         self._admitting = threading.Lock()  # one adapter is copied in and checked at a time
         self._writing = threading.Lock()  # one change of the directory at a time
         self._usage = Usage(store, self._admission.read(base_name), self._writing)
+        self.ledger: Ledger  # where changes are committed
+        self.follower: Follower | None = None  # the server starts it
+        if owner is None:
+            self.ledger = LocalLedger(store, self._usage, self._writing)
+        else:
+            self.ledger = shared = SharedLedger(owner, store, self._usage, self._admission, self._writing)
+            self.follower = Follower(shared)
         self.verifier = Verifier(self._usage, self._admission, store.blobs, self._admitting)
 
     def attach(
@@ -165,17 +180,21 @@ class Registry:
         with self._admitting, self.store.incoming() as arriving:
             known = self._usage.directory.generations
             generation = self._admission.admit(spec, files, arriving, known)
-            with self._writing:
-                new: dict[str, object] = {"source": dict(files.origin), "provenance": provenance}
-                new["warnings"] = list(files.warnings)
+            new: dict[str, object] = {"source": dict(files.origin), "provenance": provenance}
+            new["warnings"] = list(files.warnings)
+
+            def attempt() -> tuple[AdapterRecord, bool]:
                 event = self._usage.directory.claim(name, generation.generation, replace, expected, by)
                 changed = self._point(name, generation, event, new if event else {}, said, by=by)
                 return self.record(name), changed
+
+            return self.ledger.write(attempt)
 
     def judge(self, files: AdapterFiles) -> AdapterFacts:
         """What `register` would learn of the files, or AdapterRefused with every reason; nothing is kept."""
         return self._admission.judge(files)
 
+    @written
     def activate(
         self, name: str, generation: str, expected: str | None = None, by: str | None = None
     ) -> tuple[AdapterRecord, bool]:
@@ -183,22 +202,22 @@ class Registry:
 
         Raises GenerationNotFound, AdapterIncompatible, AdapterChanged, AccessRefused or AdapterInUse.
         """
-        with self._writing:
-            stored = self._usage.directory.changeable(name, expected, by)
-            known = self._usage.directory.having(name, generation)
-            found = self._usage.directory.generations[generation]
-            if found.findings:
-                raise AdapterIncompatible(
-                    f"generation {generation[:12]} of `{name}` cannot be served: {found.findings[0]['message']}"
-                )
-            since = self.store.catalogue.registered_at
-            older = since(name, generation) < since(name, known.generation)
-            event = HistoryEvent.ROLLED_BACK if older else HistoryEvent.ACTIVATED
-            changed = generation != stored.generation
-            if changed:
-                self._point(name, found, event, {}, {}, by=by)
-            return self.record(name), changed
+        stored = self._usage.directory.changeable(name, expected, by)
+        known = self._usage.directory.having(name, generation)
+        found = self._usage.directory.generations[generation]
+        if found.findings:
+            raise AdapterIncompatible(
+                f"generation {generation[:12]} of `{name}` cannot be served: {found.findings[0]['message']}"
+            )
+        since = self.store.catalogue.registered_at
+        older = since(name, generation) < since(name, known.generation)
+        event = HistoryEvent.ROLLED_BACK if older else HistoryEvent.ACTIVATED
+        changed = generation != stored.generation
+        if changed:
+            self._point(name, found, event, {}, {}, by=by)
+        return self.record(name), changed
 
+    @written
     def update(
         self,
         name: str,
@@ -210,11 +229,10 @@ class Registry:
         by: str | None = None,
     ) -> AdapterRecord:
         """Change what is said about an adapter, not its bytes."""
-        with self._writing:
-            stored = self._usage.directory.changeable(name, expected, by)
-            said = {"metadata": metadata, "pinned": pinned, "access": access}
-            self._point(name, self._usage.directory.generations[stored.generation], None, {}, said, by=by)
-            return self.record(name)
+        stored = self._usage.directory.changeable(name, expected, by)
+        said = {"metadata": metadata, "pinned": pinned, "access": access}
+        self._point(name, self._usage.directory.generations[stored.generation], None, {}, said, by=by)
+        return self.record(name)
 
     def delete(self, name: str, timeout: float, expected: str | None = None, by: str | None = None) -> Freed:
         """Wait up to `timeout` seconds for running requests, then forget `name` and free its bytes.
@@ -224,23 +242,23 @@ class Registry:
         outlast the wait: then the name is as it was.
         """
         with self._writing:
-            stored = self._usage.directory.deletable(name, expected, by)
+            self._usage.directory.deletable(name, expected, by)
             self._usage.become(self._usage.directory.leave(name))
-        running = self._usage.wait_for(name, timeout)
-        with self._writing:
-            try:
-                if running:
-                    raise AdapterInUse(
-                        f"{running} requests still use `{name}` after {timeout:g} s; "
-                        "nothing was deleted, try again later"
-                    )
-                settled = self._usage.apply(Change(HistoryEvent.DELETED, remove=stored))
-            except BaseException:
+        try:
+            if running := self._usage.wait_for(name, timeout):
+                raise AdapterInUse(
+                    f"{running} requests still use `{name}` after {timeout:g} s; "
+                    "nothing was deleted, try again later"
+                )
+            settled = self._forget(name, expected, by)
+        except BaseException:
+            with self._writing:
                 self._usage.become(self._usage.directory.stay(name))
                 self._usage.settle()  # a pin that was given up meanwhile counts again
-                raise
+            raise
         return Freed(settled.disk, total(settled.memory))
 
+    @written
     def put_alias(
         self, name: str, targets: Sequence[Target], by: str | None = None
     ) -> tuple[StoredAlias, bool]:
@@ -249,30 +267,37 @@ class Registry:
         Raises AliasRefused, NameRefused, NameTaken, AdapterNotFound, GenerationNotFound or AdapterInUse.
         """
         checked = check_shares(targets)
-        with self._writing:
-            directory = self._usage.directory
-            directory.check_alias(check_name(name), by)
-            directory.check_targets(checked, by)
-            for target in checked:
-                self._usage.directory.changeable(target.name, None)
-            known, now = directory.aliases.get(name), time.time()
-            if known is not None and known.targets == checked:
-                return known, False
-            made = StoredAlias(name, checked, known.created if known else now, now)
-            self._usage.apply(Change(HistoryEvent.ALIAS_SET, put=made))
+        directory = self._usage.directory
+        directory.check_alias(check_name(name), by)
+        directory.check_targets(checked, by)
+        for target in checked:
+            self._usage.directory.changeable(target.name, None)
+        known, now = directory.aliases.get(name), time.time()
+        if known is not None and known.targets == checked:
+            return known, False
+        made = StoredAlias(name, checked, known.created if known else now, now)
+        self.ledger.apply(Change(HistoryEvent.ALIAS_SET, put=made))
         return made, known is None
 
+    @written
     def delete_alias(self, name: str, by: str | None = None) -> None:
         """Raises AdapterNotFound or AccessRefused."""
-        with self._writing:
-            alias = self.alias(name)
-            self._usage.directory.check_own(name, by)
-            self._usage.apply(Change(HistoryEvent.ALIAS_DELETED, remove=alias))
+        alias = self.alias(name)
+        self._usage.directory.check_own(name, by)
+        self.ledger.apply(Change(HistoryEvent.ALIAS_DELETED, remove=alias))
 
     def close(self) -> None:
         """Finish what the last requests have left to do."""
         self.verifier.close()
+        if self.follower is not None:
+            self.follower.close()
         self._usage.close()
+
+    @written
+    def _forget(self, name: str, expected: str | None, by: str | None) -> Settled:
+        """Also what was decided before the wait is decided again: another replica may have changed it."""
+        stored = self._usage.directory.stay(name).deletable(name, expected, by)
+        return self.ledger.apply(Change(HistoryEvent.DELETED, remove=stored))
 
     def _point(
         self,
@@ -293,7 +318,7 @@ class Registry:
             return False
         kept = directory.keeping(name, generation.generation, self._keep)
         stored = StoredName(name, kept, details, known.created if known else time.time())
-        self._usage.apply(
+        self.ledger.apply(
             Change(event or HistoryEvent.UPDATED, stored, None, {generation.generation: generation})
         )
         return True

@@ -100,7 +100,10 @@ class StoredAlias:
 
 @dataclass(frozen=True, slots=True)
 class StoredEvent:
-    """`generation` is empty and `targets` filled where an alias was set. `at` in seconds since the epoch."""
+    """`generation` is empty and `targets` filled where an alias was set. `at` in seconds since the epoch.
+
+    `mark` is the change's own, drawn by whoever made it; empty for what an earlier version wrote.
+    """
 
     id: int
     name: str
@@ -108,6 +111,7 @@ class StoredEvent:
     generation: str
     targets: tuple[Target, ...]
     at: float
+    mark: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +136,13 @@ class Change:
         subject = self.put or self.remove
         assert subject is not None, "a change puts something or removes it"
         return subject
+
+    def as_event(self, id: int, at: float, mark: str) -> StoredEvent:
+        """What the history says of it."""
+        subject = self.subject
+        if isinstance(subject, StoredName):
+            return StoredEvent(id, subject.name, self.event, subject.generation, (), at, mark)
+        return StoredEvent(id, subject.name, self.event, "", subject.targets, at, mark)
 
 
 def told(

@@ -8,18 +8,19 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from lorikeet_adapters.alias import sticky
+from lorikeet_adapters.batch import Batch
 from lorikeet_adapters.directory import Directory
 from lorikeet_adapters.errors import StoreError
 from lorikeet_adapters.mix import Mix, Term
 from lorikeet_adapters.pins import check_rows
 from lorikeet_adapters.record import AdapterRecord, Memory, make_record, no_memory, no_pins
 from lorikeet_adapters.store import Store
-from lorikeet_adapters.stored import Change, StoredGeneration
+from lorikeet_adapters.stored import Change, StoredEvent, StoredGeneration
 
 log = logging.getLogger("lorikeet")
 SAVE_USES_S = 60.0
@@ -134,13 +135,35 @@ class Usage:
             self.directory = directory
             self._changed.notify_all()
 
-    def apply(self, change: Change) -> Settled:
-        """On disk first, then in memory, then what follows from it. Needs the writing lock."""
+    def check(self, change: Change) -> Directory:
+        """What names will mean after it. Raises PinRefused. Needs the writing lock."""
         after = self.directory.after(change)
         check_rows(after, self.directory, self.rows)
-        self._store.catalogue.commit(change)
+        return after
+
+    def apply(self, change: Change, event: StoredEvent | None = None) -> Settled:
+        """On disk first, then in memory, then what follows from it. Needs the writing lock.
+
+        `event` is the owner's where the registry is shared: it has committed the change already.
+        """
+        after = self.check(change)
+        self._store.catalogue.commit(change, event=event)
         self.become(after)
         log.info("%s %s", change.event, change.description)
+        return self.settle()
+
+    def follow(self, batch: Batch, brought: Mapping[str, StoredGeneration]) -> Settled | None:
+        """The same for what others changed; None where a generation is not here, and then nothing was done.
+
+        `brought` are the generations of the batch that were not known, with their files. Needs the writing
+        lock, and that the batch leads on from where this folder is.
+        """
+        directory = self.directory
+        if any(each.generation not in brought | directory.generations.keys() for each in batch.generations):
+            return None  # what was known when the files were fetched is freed by now
+        after = directory.following(batch, brought)
+        self._store.catalogue.follow(batch, brought.values())
+        self.become(after)
         return self.settle()
 
     def judge(self, stored: StoredGeneration) -> bool:
@@ -157,7 +180,8 @@ class Usage:
         """Wait until no request uses what only this leaving name means; returns how many still do."""
 
         def running() -> int:
-            stored = self.directory.names[name]
+            if (stored := self.directory.names.get(name)) is None:
+                return 0  # another replica has deleted it meanwhile
             return sum(
                 self._leases[each] for each in stored.generations if each not in self.directory.reachable
             )

@@ -197,6 +197,7 @@ TABLE: dict[type[LorikeetError], HttpError] = {
     adapters.ChatRefused: HttpError(409, INVALID, "adapter_not_for_chat"),
     adapters.StoreError: HttpError(500, "server_error", "store_error", "incomplete_generation"),
     adapters.StoreLocked: HttpError(500, "server_error", "store_locked", "incomplete_generation"),
+    adapters.RegistryAway: HttpError(503, "server_error", "registry_away", "overloaded", retry_after=5),
     jobs.JobError: HttpError(400, INVALID, "invalid_request"),
     jobs.JobNotFound: HttpError(404, INVALID, "job_not_found"),
     jobs.FileMissing: HttpError(404, INVALID, "file_not_found"),

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Protocol
 
 from lorikeet_adapters.arrival import Intake
 from lorikeet_adapters.errors import LorikeetError, RefusedError
@@ -13,19 +14,26 @@ from lorikeet_adapters.hub import is_repo, open_place
 from lorikeet_adapters.names import check_name
 from lorikeet_adapters.registry import Registry
 from lorikeet_adapters.source import open_folder
-from lorikeet_adapters.store import Store
 
 log = logging.getLogger("lorikeet")
 DEMO_ADAPTERS = Path(__file__).parent / "demo" / "adapters"
 
 
-def offer_embedded(registry: Registry, store: Store) -> None:
-    """Register the demo's adapters on a data folder that never had them.
+class Given(Protocol):
+    """What remembers what a registry was given: its folder's notes, or the owner of a shared one."""
 
-    The folder remembers what it was given. A name that means something else by now, or nothing, was
+    def embedded(self) -> dict[str, str]: ...
+
+    def remember_embedded(self, generations: Mapping[str, str]) -> None: ...
+
+
+def offer_embedded(registry: Registry, notes: Given) -> None:
+    """Register the demo's adapters in a registry that never had them.
+
+    `notes` remember what it was given. A name that means something else by now, or nothing, was
     the operator's doing and stays so; one that is as it was given follows a newer Lorikeet's files.
     """
-    given = store.notes.embedded()
+    given = notes.embedded()
     now = {record.name: record.generation for record in registry.records()}
     for folder in sorted(DEMO_ADAPTERS.glob("[!.]*/")):
         taken = registry.is_name(folder.name) and folder.name not in now  # by the base or an alias
@@ -33,7 +41,7 @@ def offer_embedded(registry: Registry, store: Store) -> None:
             with open_folder(folder) as files:
                 record, _ = registry.register(folder.name, files, replace=True)
             given[folder.name] = record.generation
-    store.notes.remember_embedded(given)
+    notes.remember_embedded(given)
 
 
 def warn_of_hidden(registry: Registry) -> None:

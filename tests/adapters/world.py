@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from lorikeet_adapters.mix import Mix, Term
+from lorikeet_adapters.owner import Owner
 from lorikeet_adapters.record import Memory
 from lorikeet_adapters.registry import Registry
 from lorikeet_adapters.store import Store
@@ -19,11 +20,11 @@ PATIENCE = 30.0  # seconds until a test that hangs says so
 class World:
     """A registry over a store, and what it said about generations nobody uses any more."""
 
-    def __init__(self, folder: Path, keep: int = 1) -> None:
+    def __init__(self, folder: Path, keep: int = 1, owner: Owner | None = None) -> None:
         self.folder = folder
         self.store = Store(folder)
         self.checker = WordChecker()
-        self.registry = Registry(self.store, "base", self.checker, keep=keep)
+        self.registry = Registry(self.store, "base", self.checker, keep=keep, owner=owner)
         self.retired: list[str] = []
         self.pins: list[tuple[str, bool]] = []
         self.registry.attach(self.retire, lambda *pin: self.pins.append(pin), rows=20)

@@ -44,7 +44,7 @@ def opened(data: Path, base: str = "demo") -> Iterator[tuple[Registry, Store]]:
 def start(data: Path, *wanted: str, base: str = "demo") -> dict[str, str]:
     """What is registered after a start of the demo."""
     with opened(data, base) as (registry, store):
-        offer_embedded(registry, store)
+        offer_embedded(registry, store.notes)
         register_wanted(registry, wanted_folders(wanted), store.intake, 1 << 20)
         return meanings(registry)
 
