@@ -129,7 +129,9 @@ class RequestLogConfig:
 class ClusterConfig:
     """Several replicas of this server on a Ray cluster; needs the extra `lorikeet[ray]`."""
 
-    ray: bool = option(False, "Serve by replicas on a Ray cluster, begun here unless --ray-address names one.")
+    ray: bool = option(
+        False, "Serve by replicas on a Ray cluster, begun here unless --ray-address names one."
+    )
     ray_address: str = option("", "An existing cluster, as `ray.init` takes it.")
     replicas: int = option(2, "Replicas; with --max-replicas the fewest.", least=1)
     max_replicas: int = option(

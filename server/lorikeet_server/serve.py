@@ -44,6 +44,9 @@ def run(config: ServerConfig, started: float) -> None:
     keys = open_keys(config.http)
     check_origins(config.http.cors_origins, has_keys=keys is not None)
     access_log.switch(config.http.access_log)
+    if config.cluster.ray_address:
+        _serve_on_ray(config, wanted_folders(config.adapters), started)
+        return
     listener, http = listen(config.http)
     with listener:
         check_source(config.model.source)
@@ -63,9 +66,13 @@ def run(config: ServerConfig, started: float) -> None:
 def check_cluster(config: ServerConfig) -> None:
     """Raises RefusedError for what several replicas do not do, and where Ray is not installed."""
     if not config.cluster.ray:
+        if config.cluster.ray_address or config.cluster.max_replicas:
+            raise RefusedError("--ray-address and --max-replicas mean nothing without --ray")
         return
     if find_spec("ray") is None:
         raise RefusedError("--ray needs Ray, which is not installed: pip install 'lorikeet[ray]'")
+    if config.cluster.ray_address and not config.http.port:
+        raise RefusedError("--port 0 is not known to a cluster; say the port that its proxies listen on")
     if config.log.request_log:
         raise RefusedError("--request-log keeps what one server answered; leave out it or --ray")
 

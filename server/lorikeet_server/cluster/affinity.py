@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
@@ -37,18 +38,17 @@ def order(adapter: str, load: Mapping[str, int], slots: int) -> list[str]:
     """All replicas, the best first; `load` is how many requests each has, `slots` how many it decodes at once.
 
     The first that the adapter prefers and that has a slot free; where none has, and for the base alone, the
-    least loaded.
+    least loaded, drawn among equals.
     """
-    preferred = ranked(adapter, list(load))
-    by_load = sorted(preferred, key=load.__getitem__)
+    by_load = sorted(load, key=lambda each: (load[each], random.random()))
     if not adapter:
         return by_load
-    free = [each for each in preferred if load[each] < slots]
+    free = [each for each in ranked(adapter, list(load)) if load[each] < slots]
     return free + [each for each in by_load if each not in free]
 
 
 def placed(adapter: str, replica: str, replicas: Sequence[str]) -> Placed:
-    if not adapter:
+    if not adapter or not replicas:
         return Placed.ANY
     return Placed.HOME if ranked(adapter, replicas)[0] == replica else Placed.SPILLED
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -14,10 +15,9 @@ from starlette.types import Receive, Scope, Send
 
 from lorikeet_server.cluster.door import Door
 from lorikeet_server.cluster.engines import ServeEngines
-from lorikeet_server.cluster.home import replica_config
 from lorikeet_server.cluster.registry import start_owner
 from lorikeet_server.cluster.replica import Replica
-from lorikeet_server.cluster.router import AffinityRouter, count_placed
+from lorikeet_server.cluster.router import AffinityRouter
 from lorikeet_server.config import ServerConfig
 from lorikeet_server.options import build as built
 from lorikeet_server.options import values_of
@@ -36,7 +36,6 @@ class ServeDoor:
     async def __init__(self, replicas: DeploymentHandle, max_body: int, max_upload: int) -> None:
         base_name = await replicas.options(method_name="base_name").remote()
         self._door = Door(ServeEngines(replicas), base_name, max_body, max_upload)
-        count_placed(self._door.tally)
 
     async def __call__(self, request: Request) -> Response:
         return _Answered(self._door)
@@ -55,8 +54,10 @@ class _Answered(Response):
 
 def application(config: ServerConfig) -> Application:
     """`config` as `lorikeet serve` takes it."""
-    shared = replica_config(config)
-    replicas = _replicas(shared).bind(shared)
+    here = replace(
+        config, training=replace(config.training, training_jobs=0)
+    )  # that is one folder's business
+    replicas = _replicas(here).bind(here)
     door = serve.deployment(
         name="Door",
         max_ongoing_requests=DOOR_REQUESTS,

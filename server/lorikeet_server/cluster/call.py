@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 from starlette.types import Message, Scope
@@ -24,13 +24,12 @@ KEPT = ("type", "http_version", "method", "scheme", "path", "raw_path", "query_s
 class Call:
     """One request. `body` is in pieces: bytes, or what the carrier puts in their place where they are many.
 
-    `adapter` says where it should go, `avoid` where not.
+    `adapter` says where it should go.
     """
 
     scope: dict[str, Any]
     body: tuple[Any, ...]
     adapter: str
-    avoid: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, scope: Scope, body: tuple[Any, ...], adapter: str) -> Self:
@@ -47,9 +46,6 @@ class Call:
     @property
     def is_repeatable(self) -> bool:
         return self.scope["method"] in ("GET", "HEAD") or self.path in REPEATABLE
-
-    def avoiding(self, replica: str) -> Call:
-        return replace(self, avoid=self.avoid | {replica})
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,6 +89,8 @@ class Door:
         held: list[Message] = []
         async with aclosing(_closing(self._engines.send(call))) as parts:
             async for part in parts:
+                if not held and not answer.is_open:
+                    self.tally.answered(call.adapter, part.replica)
                 held += part.messages
                 if part.begun or answer.is_open:
                     for message in held:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from starlette.types import ASGIApp
 
@@ -57,7 +57,8 @@ def open_home(config: ServerConfig, owner: Owner) -> Home:
     store = _open_store(config)
     keys = Keyring(config.http.api_keys) if config.http.api_keys else None
     house = in_passing(lambda: assemble(config, store, {}, keys, owner=owner))
-    assert (follower := house.registry.follower) is not None, "its registry has an owner"
+    follower = house.registry.follower
+    assert follower is not None, "its registry has an owner"
     follower.start()
     app = create_app(house.services)
     spare_what_stays()
@@ -74,8 +75,3 @@ def _open_store(config: ServerConfig) -> Store:
         except StoreLocked:
             continue
     raise AssertionError("counting does not end")
-
-
-def replica_config(config: ServerConfig) -> ServerConfig:
-    """The same server without what belongs to one data folder alone."""
-    return replace(config, training=replace(config.training, training_jobs=0))

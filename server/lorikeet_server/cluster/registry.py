@@ -13,11 +13,11 @@ from typing import Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import GetTimeoutError, RayActorError
+from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from lorikeet_adapters.batch import Answer, Batch, Position
-from lorikeet_adapters.errors import RegistryAway
+from lorikeet_adapters.errors import RefusedError, RegistryAway
 from lorikeet_adapters.owner import LocalOwner
 from lorikeet_adapters.store import open_store
 from lorikeet_adapters.stored import Change
@@ -39,7 +39,11 @@ class RegistryActor:
         log.setLevel(logging.INFO)
         store = open_store(Path(folder), max_blob_bytes)
         store.announce(url)
+        self._folder = folder
         self._owner = LocalOwner(store)
+
+    def folder(self) -> str:
+        return self._folder
 
     def call(self, method: str, *values: Any) -> Any:
         return getattr(self._owner, method)(*values)
@@ -48,7 +52,7 @@ class RegistryActor:
 def start_owner(config: ServerConfig) -> None:
     """On this machine, where its data folder is, unless it runs already. Returns once it has opened the folder.
 
-    Raises what opening it raises.
+    Raises RefusedError for a cluster whose registry is in another folder, and what opening it raises.
     """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor = ray.remote(RegistryActor).options(
@@ -62,7 +66,20 @@ def start_owner(config: ServerConfig) -> None:
         scheduling_strategy=here,
     )
     folder = str(config.data_dir.resolve())
-    ray.get(actor.remote(folder, config.http.max_adapter_bytes, config.http.url).call.remote("embedded"))
+    found = actor.remote(folder, config.http.max_adapter_bytes, config.http.url)
+    try:
+        opened = ray.get(found.folder.remote())
+    except ActorDiedError as error:
+        stop_owner()
+        raise RefusedError(f"the registry's owner cannot open {folder}: {_reason(error)}") from None
+    if opened != folder:
+        raise RefusedError(f"the registry of this cluster is in {opened}; say --data-dir {opened}")
+
+
+def _reason(error: ActorDiedError) -> str:
+    """The last line of the actor's own traceback: the exception and its message."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip()
 
 
 def stop_owner() -> None:

@@ -11,7 +11,6 @@ from ray import serve
 from starlette.types import Message, Scope
 
 from lorikeet_server.cluster.call import Call, Part
-from lorikeet_server.cluster.home import Home, open_home
 from lorikeet_server.cluster.registry import RayOwner
 from lorikeet_server.config import ServerConfig
 
@@ -24,8 +23,10 @@ class Replica:
     def __init__(self, config: ServerConfig) -> None:
         logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
         log.setLevel(logging.INFO)
+        from lorikeet_server.cluster.home import open_home  # torch, which the door does without
+
         self._name = serve.get_replica_context().replica_id.unique_id
-        self._home: Home = open_home(config, RayOwner())
+        self._home = open_home(config, RayOwner())
         self._home.start()
 
     async def answer(self, call: Call) -> AsyncIterator[Part]:

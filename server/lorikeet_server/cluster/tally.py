@@ -5,16 +5,23 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.exposition import generate_latest
 
+from lorikeet_server.cluster.affinity import Placed, placed
+
+# The replicas there are, as the router saw them last, in this process.
+KNOWN: list[str] = []
+
 
 class Tally:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        self.placed = Counter(
+        self._placed = Counter(
             "lorikeet_door_requests",
-            "Requests sent to a replica; `home` is the one its adapter prefers, `spilled` another, `any` where none is preferred.",
+            "Requests that a replica answered; `home` is the one its adapter prefers, `spilled` another, `any` where none is preferred.",
             ["placed"],
             registry=self._registry,
         )
+        for how in Placed:
+            self._placed.labels(how)
         self.retried = Counter(
             "lorikeet_door_retries",
             "Requests that were asked of another replica, because theirs was gone before it began.",
@@ -25,6 +32,9 @@ class Tally:
             "Requests that ended with an error because their replica was gone.",
             registry=self._registry,
         )
+
+    def answered(self, adapter: str, replica: str) -> None:
+        self._placed.labels(placed(adapter, replica, KNOWN)).inc()
 
     def text(self) -> bytes:
         return generate_latest(self._registry)
