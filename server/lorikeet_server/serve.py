@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import socket
 import time
@@ -148,10 +147,10 @@ def _serve(
 ) -> None:
     from lorikeet_adapters.threads import in_passing
     from lorikeet_server.api.app import create_app
-    from lorikeet_server.assembly import assemble
+    from lorikeet_server.assembly import assemble, spare_what_stays
     from lorikeet_server.drain import serve_until_stopped
 
-    house = in_passing(lambda: assemble(config, store, wanted, keys, kept))
+    house = in_passing(lambda: assemble(config, store, wanted, keys=keys, log=kept))
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -169,16 +168,6 @@ def _serve(
     serve_until_stopped(app, listener, house.bridge, house.jobs, config.http.drain_seconds)
     house.grammars.close()
     house.registry.close()
-
-
-def spare_what_stays() -> None:
-    """Everything so far lives as long as the process: the collector need not walk it again and again.
-
-    A full collection walks half a million objects, most of them imports, and stops every thread meanwhile: a
-    quarter of a second where the demo is served on a CPU.
-    """
-    gc.collect()
-    gc.freeze()
 
 
 def _announce(config: ServerConfig, services: Services, seconds: float) -> None:

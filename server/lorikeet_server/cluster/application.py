@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -33,12 +34,21 @@ SURGE_PERCENT = 100
 class ServeDoor:
     """The deployment that Serve's HTTP proxy calls."""
 
-    async def __init__(self, replicas: DeploymentHandle, max_body: int, max_upload: int) -> None:
-        base_name = await replicas.options(method_name="base_name").remote()
-        self._door = Door(ServeEngines(replicas), base_name, max_body, max_upload)
+    def __init__(self, replicas: DeploymentHandle, max_body: int, max_upload: int) -> None:
+        self._opening = asyncio.ensure_future(_open(replicas, max_body, max_upload))
 
     async def __call__(self, request: Request) -> Response:
-        return _Answered(self._door)
+        return _Answered(await asyncio.shield(self._opening))
+
+    def check_health(self) -> None:
+        """A door that could not open is replaced."""
+        if self._opening.done():
+            self._opening.result()
+
+
+async def _open(replicas: DeploymentHandle, max_body: int, max_upload: int) -> Door:
+    base_name = await replicas.options(method_name="base_name").remote()
+    return Door(ServeEngines(replicas), base_name, max_body, max_upload)
 
 
 class _Answered(Response):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 
 from starlette.types import ASGIApp
 
@@ -14,10 +15,10 @@ from lorikeet_adapters.owner import Owner
 from lorikeet_adapters.store import Store, open_store
 from lorikeet_adapters.threads import in_passing
 from lorikeet_server.api.app import create_app
-from lorikeet_server.assembly import House, assemble
+from lorikeet_server.assembly import House, assemble, spare_what_stays
 from lorikeet_server.config import ServerConfig
 from lorikeet_server.keyring import Keyring
-from lorikeet_server.serve import spare_what_stays
+from lorikeet_server.metrics.follower import FollowerFacts
 
 log = logging.getLogger("lorikeet")
 
@@ -55,10 +56,11 @@ class Home:
 def open_home(config: ServerConfig, owner: Owner) -> Home:
     """Loads the base, and returns once the registry is as the owner's was. Raises LorikeetError."""
     store = _open_store(config)
-    keys = Keyring(config.http.api_keys) if config.http.api_keys else None
-    house = in_passing(lambda: assemble(config, store, {}, keys, owner=owner))
+    keys = Keyring(Path(config.http.api_keys)) if config.http.api_keys else None
+    house = in_passing(lambda: assemble(config, store, {}, keys=keys, owner=owner))
     follower = house.registry.follower
     assert follower is not None, "its registry has an owner"
+    house.services.metrics.registry.register(FollowerFacts(follower))
     follower.start()
     app = create_app(house.services)
     spare_what_stays()

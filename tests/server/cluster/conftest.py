@@ -32,7 +32,7 @@ class Cluster:
         self.folders = [
             make_adapter(folder / "adapters" / name, shapes, seed) for seed, name in enumerate(self.names)
         ]
-        self.process: ServerProcess = demo_server(folder, "--ray", "--replicas", "2", "--max-slots", "8")
+        self.process: ServerProcess = demo_server(folder, "--ray", "--replicas", "2")
         for name in self.names:
             assert register(self.url, name, name).status_code == 201
 
