@@ -17,6 +17,15 @@ from lorikeet_server.engine.config import EngineConfig
 from lorikeet_server.options import option
 
 
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
     """Which base is resident and in what form."""
@@ -82,12 +91,12 @@ class HttpConfig:
 
     @property
     def is_loopback(self) -> bool:
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return is_loopback(self.host)
+
+    @property
+    def is_open(self) -> bool:
+        """No key protects it, and nothing in front of it was said to."""
+        return not self.api_keys and not self.insecure
 
     @property
     def shows_console(self) -> bool:

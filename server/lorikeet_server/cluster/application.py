@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from lorikeet_server.cluster.door import Door
+from lorikeet_server.cluster.door import Bounds, Door
 from lorikeet_server.cluster.engines import ServeEngines
 from lorikeet_server.cluster.registry import start_owner
 from lorikeet_server.cluster.replica import Replica
@@ -34,8 +34,8 @@ SURGE_PERCENT = 100
 class ServeDoor:
     """The deployment that Serve's HTTP proxy calls."""
 
-    def __init__(self, replicas: DeploymentHandle, max_body: int, max_upload: int) -> None:
-        self._opening = asyncio.ensure_future(_open(replicas, max_body, max_upload))
+    def __init__(self, replicas: DeploymentHandle, bounds: Bounds) -> None:
+        self._opening = asyncio.ensure_future(_open(replicas, bounds))
 
     async def __call__(self, request: Request) -> Response:
         return _Answered(await asyncio.shield(self._opening))
@@ -46,9 +46,9 @@ class ServeDoor:
             self._opening.result()
 
 
-async def _open(replicas: DeploymentHandle, max_body: int, max_upload: int) -> Door:
+async def _open(replicas: DeploymentHandle, bounds: Bounds) -> Door:
     base_name = await replicas.options(method_name="base_name").remote()
-    return Door(ServeEngines(replicas), base_name, max_body, max_upload)
+    return Door(ServeEngines(replicas), base_name, bounds)
 
 
 class _Answered(Response):
@@ -76,7 +76,8 @@ def application(config: ServerConfig) -> Application:
         graceful_shutdown_timeout_s=config.http.drain_seconds,
         ray_actor_options={"num_cpus": 0},
     )(ServeDoor)
-    return door.bind(replicas, config.http.max_body_bytes, config.http.max_adapter_bytes)
+    bounds = Bounds(config.http.max_body_bytes, config.http.max_adapter_bytes, config.http.is_open)
+    return door.bind(replicas, bounds)
 
 
 def build(args: dict[str, Any]) -> Application:
@@ -86,6 +87,8 @@ def build(args: dict[str, Any]) -> Application:
     if unknown := sorted(given.keys() - known.keys()):
         raise ValueError(f"`{unknown[0]}` is no flag of lorikeet serve")
     config = built(ServerConfig, known | {key: type(known[key])(value) for key, value in given.items()})
+    if config.adapters or config.log.request_log:
+        raise ValueError("`adapter` and `request-log` are one server's; register adapters over HTTP instead")
     start_owner(config)
     return application(config)
 

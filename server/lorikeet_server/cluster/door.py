@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
@@ -22,7 +23,8 @@ from lorikeet_server.api.envelope import NATIVE_PATHS, native_envelope, on_error
 from lorikeet_server.cluster.call import LOCAL_ONLY, SCRAPED, Call, Engines, ReplicaGone, adapter_of
 from lorikeet_server.cluster.exposition import merged
 from lorikeet_server.cluster.tally import Tally
-from lorikeet_server.errors import BodyTooLarge, NotAcrossReplicas, ReplicaLost
+from lorikeet_server.config import is_loopback
+from lorikeet_server.errors import BodyTooLarge, HostForbidden, NotAcrossReplicas, ReplicaLost
 
 log = logging.getLogger("lorikeet")
 ATTEMPTS = 4
@@ -30,19 +32,32 @@ SMALL = 1 << 20  # bytes of a body that are sent by value
 UPLOADS = "/v1/adapters"
 
 
-class Door:
-    """`base_name` is the base's own name, which is no adapter. Sizes in bytes."""
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Of a body, in bytes; and whether only this machine may ask, as no key protects the replicas.
 
-    def __init__(self, engines: Engines, base_name: str, max_body: int, max_upload: int) -> None:
+    A proxy of Ray's may listen where others reach it, whatever was said to us.
+    """
+
+    body: int
+    upload: int
+    local_only: bool
+
+
+class Door:
+    """`base_name` is the base's own name, which is no adapter."""
+
+    def __init__(self, engines: Engines, base_name: str, bounds: Bounds) -> None:
         self._engines = engines
         self._base_name = base_name
-        self._most = {True: max_upload, False: max_body}
+        self._bounds = bounds
         self.tally = Tally()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """An ASGI application; whatever fails here is answered in the route's own envelope."""
         answer = _Answer(send)
         try:
+            _check_client(scope, self._bounds)
             _check_shared(scope["path"])
             call = await self._read(scope, receive)
             if call.path in SCRAPED and call.scope["method"] == "GET":
@@ -54,7 +69,7 @@ class Door:
 
     async def _read(self, scope: Scope, receive: Receive) -> Call:
         """The whole body, as nothing can be asked twice of a stream; most of a large one is not held here."""
-        most = self._most[scope["path"] == UPLOADS]
+        most = self._bounds.upload if scope["path"] == UPLOADS else self._bounds.body
         pieces: list[Any] = []
         piece, size = bytearray(), 0
         async for chunk in Request(scope, receive).stream():
@@ -158,6 +173,14 @@ async def _tell(error: LorikeetError, scope: Scope, receive: Receive, answer: _A
         await answer.send({"type": "http.response.body", "body": last, "more_body": False})
     else:
         raise error  # half an answer: whoever carries it breaks the connection
+
+
+def _check_client(scope: Scope, bounds: Bounds) -> None:
+    address = (scope.get("client") or ("",))[0]
+    if bounds.local_only and not is_loopback(address):
+        raise HostForbidden(
+            "without keys this server answers only to the machine it runs on; start it with --api-keys"
+        )
 
 
 def _check_shared(path: str) -> None:

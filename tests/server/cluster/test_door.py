@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from lorikeet_server.cluster.door import ATTEMPTS, SMALL, Door
+from lorikeet_server.cluster.door import ATTEMPTS, SMALL, Bounds, Door
 from tests.server.cluster.stand_in import JSON, STREAM, Begins, Dies, Engines, body, start
 
 WHOLE = [start(), body(b'{"text":"ab"}')]
@@ -17,11 +17,17 @@ CHAT = {"model": "formal", "messages": []}
 
 
 def ask(
-    engines: Engines, path: str = "/v1/chat/completions", method: str = "POST", **more: Any
+    engines: Engines,
+    path: str = "/v1/chat/completions",
+    method: str = "POST",
+    *,
+    local_only: bool = True,
+    client_host: str = "127.0.0.1",
+    **more: Any,
 ) -> httpx.Response:
     async def asking() -> httpx.Response:
-        door = Door(engines, "demo", max_body=4 << 20, max_upload=8 << 20)
-        transport = httpx.ASGITransport(door, raise_app_exceptions=more.pop("raises", True))
+        door = Door(engines, "demo", Bounds(4 << 20, 8 << 20, local_only))
+        transport = httpx.ASGITransport(door, client=(client_host, 4711))
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             return await client.request(method, path, **({"json": CHAT} | more if method == "POST" else more))
 
@@ -40,6 +46,7 @@ def test_an_answer_comes_through_as_it_is() -> None:
     assert (call.path, call.adapter, json.loads(call.body[0])) == ("/v1/chat/completions", "formal", CHAT)
 
 
+@pytest.mark.safety("reliability 12")
 @pytest.mark.parametrize(
     "died",
     [[Dies()], [start(), Dies()], [start(headers=STREAM), body(b"data: {}\n\n", more=True), Dies()]],
@@ -70,6 +77,7 @@ def test_what_changes_something_is_asked_once(method: str) -> None:
     assert len(engines.calls) == 1
 
 
+@pytest.mark.safety("reliability 12")
 def test_a_stream_that_has_begun_ends_with_an_error_event() -> None:
     died = [
         start(headers=STREAM),
@@ -126,3 +134,15 @@ def test_what_belongs_to_one_data_folder_is_refused(path: str) -> None:
     answer = ask(engines, path, "GET")
     assert (answer.status_code, answer.json()["error"]["code"]) == (501, "not_across_replicas")
     assert not engines.calls
+
+
+@pytest.mark.safety("security 14")
+@pytest.mark.parametrize(
+    ("host", "local_only", "status"),
+    [("127.0.0.1", True, 200), ("::1", True, 200), ("10.0.0.7", True, 403), ("10.0.0.7", False, 200)],
+)
+def test_without_keys_only_this_machine_is_answered(host: str, local_only: bool, status: int) -> None:
+    """Whatever its Host header says: Ray's proxy may listen where others reach it."""
+    engines = Engines([WHOLE])
+    assert ask(engines, local_only=local_only, client_host=host).status_code == status
+    assert len(engines.calls) == (status == 200)

@@ -107,6 +107,7 @@ def test_a_blend_is_that_of_one_process(cluster: Cluster) -> None:
     assert told[0] == told[1] == told[2]
 
 
+@pytest.mark.safety("reliability 12")
 def test_a_replica_that_is_killed_costs_only_the_streams_it_had_begun(cluster: Cluster) -> None:
     before = cluster.replicas()
     assert len(before) == 2
@@ -128,6 +129,7 @@ def test_a_replica_that_is_killed_costs_only_the_streams_it_had_begun(cluster: C
         assert {name: ask(client, name).text for name in cluster.names[:3]} == expected
 
 
+@pytest.mark.safety("reliability 13")
 def test_the_registrys_owner_is_killed_and_nothing_acknowledged_is_lost(cluster: Cluster) -> None:
     plan = Plan(cluster.names[:10], connections=4, tokens=24, whole=5)
     with under_load(cluster, plan) as (served,):
