@@ -106,11 +106,18 @@ def imported(package: Path) -> dict[str, set[str]]:
     return found
 
 
+def test_only_the_cluster_imports_ray() -> None:
+    """It is an extra: everything else works without it."""
+    found = imported(ROOT / "server/lorikeet_server").get("ray", set())
+    assert found
+    assert all(each.startswith("server/lorikeet_server/cluster/") for each in found)
+
+
 @pytest.mark.parametrize(
     ("package", "extras"),
     [
         ("adapters/lorikeet_adapters", ()),
-        ("server/lorikeet_server", ()),
+        ("server/lorikeet_server", ("ray",)),
         ("trainer/lorikeet_trainer", ("train",)),
         ("benchmarks/lorikeet_bench", ("bench",)),
     ],

@@ -238,7 +238,7 @@ TABLE: dict[type[LorikeetError], HttpError] = {
     Interrupted: HttpError(503, "server_error", "aborted", "generation", retry_after=5),
     EngineDead: HttpError(503, "server_error", "engine_dead", "generation", retry_after=30),
     ReplicaLost: HttpError(503, "server_error", "replica_lost", "generation", retry_after=1),
-    NotAcrossReplicas: HttpError(501, INVALID, "not_across_replicas"),
+    NotAcrossReplicas: HttpError(404, INVALID, "not_across_replicas"),
     GenerationFailed: HttpError(500, "server_error", "generation_failed", "generation"),
 }
 OPAQUE = "the server could not complete the request; its log has the details under this request id"

@@ -68,12 +68,12 @@ def check_cluster(config: ServerConfig) -> None:
         if config.cluster.ray_address or config.cluster.max_replicas:
             raise RefusedError("--ray-address and --max-replicas mean nothing without --ray")
         return
-    if find_spec("ray") is None:
-        raise RefusedError("--ray needs Ray, which is not installed: pip install 'lorikeet[ray]'")
     if config.cluster.ray_address and not config.http.port:
         raise RefusedError("--port 0 is not known to a cluster; say the port that its proxies listen on")
     if config.log.request_log:
         raise RefusedError("--request-log keeps what one server answered; leave out it or --ray")
+    if find_spec("ray") is None:
+        raise RefusedError("--ray needs Ray, which is not installed: pip install 'lorikeet[ray]'")
 
 
 def _serve_on_ray(config: ServerConfig, wanted: dict[str, Path], started: float) -> None:

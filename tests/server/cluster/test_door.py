@@ -132,7 +132,7 @@ def test_a_body_is_bounded(path: str, size: int, status: int) -> None:
 def test_what_belongs_to_one_data_folder_is_refused(path: str) -> None:
     engines = Engines([WHOLE])
     answer = ask(engines, path, "GET")
-    assert (answer.status_code, answer.json()["error"]["code"]) == (501, "not_across_replicas")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_across_replicas")
     assert not engines.calls
 
 
