@@ -26,6 +26,7 @@ from lorikeet_server.options import values_of
 NAME = "lorikeet"
 HEALTH_S = 2.0  # between two looks at a replica's engine
 HUNG_S = 30.0
+MORE_AFTER_S, FEWER_AFTER_S = 10.0, 300.0  # a base takes long to load, so none is let go for a pause
 BESIDE = 64  # requests of a replica beside those that generate: lists, scrapes, registrations
 DOOR_REQUESTS = 4096
 SURGE_PERCENT = 100
@@ -103,6 +104,8 @@ def _replicas(config: ServerConfig) -> Any:
                 "min_replicas": cluster.replicas,
                 "max_replicas": cluster.most_replicas,
                 "target_ongoing_requests": slots,  # those that wait count, too
+                "upscale_delay_s": MORE_AFTER_S,
+                "downscale_delay_s": FEWER_AFTER_S,
             }
         }
     return serve.deployment(

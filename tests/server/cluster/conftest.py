@@ -25,14 +25,14 @@ PATIENCE_S = 90.0
 class Cluster:
     """`names` are the adapters registered beside the demo's own, `folders` where they are."""
 
-    def __init__(self, folder: Path, adapters: int) -> None:
+    def __init__(self, folder: Path, adapters: int, *words: str) -> None:
         self.folder = folder
         shapes = outline("demo")
         self.names = [f"a{number:02}" for number in range(adapters)]
         self.folders = [
             make_adapter(folder / "adapters" / name, shapes, seed) for seed, name in enumerate(self.names)
         ]
-        self.process: ServerProcess = demo_server(folder, "--ray", "--replicas", "2")
+        self.process: ServerProcess = demo_server(folder, "--ray", *words)
         for name in self.names:
             assert register(self.url, name, name).status_code == 201
 
@@ -72,10 +72,14 @@ class Cluster:
         psutil.wait_procs(children, timeout=10)
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def skip_without_ray() -> None:
     if find_spec("ray") is None:
         pytest.skip("Ray is not installed: pip install 'lorikeet[ray]'")
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    skip_without_ray()
     made = Cluster(tmp_path_factory.mktemp("cluster"), ADAPTERS)
     yield made
     made.close()
