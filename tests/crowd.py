@@ -118,9 +118,9 @@ def register(url: str, name: str, path: str, **options: object) -> httpx.Respons
     return httpx.post(f"{url}/v1/adapters", json=body, timeout=60)
 
 
-def metric(url: str, name: str) -> float:
-    """The sum of a metric's samples."""
-    lines = httpx.get(f"{url}/metrics").text.splitlines()
+def metric(url: str, name: str, label: str = "") -> float:
+    """The sum of a metric's samples, of those with a label where it is given."""
+    lines = [line for line in httpx.get(f"{url}/metrics").text.splitlines() if label in line]
     values = [line.rpartition(" ")[2] for line in lines if line.partition("{")[0].partition(" ")[0] == name]
     assert values, f"no metric {name}"
     return sum(map(float, values))

@@ -19,10 +19,10 @@ class Pace:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._app(scope, _Paced(receive) if scope["type"] == "http" else receive, send)
+        await self._app(scope, Paced(receive) if scope["type"] == "http" else receive, send)
 
 
-class _Paced:
+class Paced:
     """The time spent waiting for a client uses its patience up, and bytes bring it back, up to the whole of it.
 
     So a body of any size may come at RATE, a small one in PATIENCE_S, and one that began fast has saved

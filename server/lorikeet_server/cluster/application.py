@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -14,12 +15,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from lorikeet_server.api.gate import Gate
 from lorikeet_server.cluster.door import Bounds, Door
 from lorikeet_server.cluster.engines import ServeEngines
 from lorikeet_server.cluster.registry import start_owner
 from lorikeet_server.cluster.replica import Replica
 from lorikeet_server.cluster.router import AffinityRouter
-from lorikeet_server.config import ServerConfig
+from lorikeet_server.config import HttpConfig, ServerConfig
+from lorikeet_server.keyring import Keyring
 from lorikeet_server.options import build as built
 from lorikeet_server.options import values_of
 
@@ -35,8 +38,8 @@ SURGE_PERCENT = 100
 class ServeDoor:
     """The deployment that Serve's HTTP proxy calls."""
 
-    def __init__(self, replicas: DeploymentHandle, bounds: Bounds) -> None:
-        self._opening = asyncio.ensure_future(_open(replicas, bounds))
+    def __init__(self, replicas: DeploymentHandle, http: HttpConfig) -> None:
+        self._opening = asyncio.ensure_future(_open(replicas, http))
 
     async def __call__(self, request: Request) -> Response:
         return _Answered(await asyncio.shield(self._opening))
@@ -47,9 +50,11 @@ class ServeDoor:
             self._opening.result()
 
 
-async def _open(replicas: DeploymentHandle, bounds: Bounds) -> Door:
+async def _open(replicas: DeploymentHandle, http: HttpConfig) -> Door:
     base_name = await replicas.options(method_name="base_name").remote()
-    return Door(ServeEngines(replicas), base_name, bounds)
+    bounds = Bounds(http.max_body_bytes, http.max_adapter_bytes, http.is_open)
+    keys = Keyring(Path(http.api_keys)) if http.api_keys else None
+    return Door(ServeEngines(replicas), base_name, bounds, Gate(keys, open_metrics=http.open_metrics))
 
 
 class _Answered(Response):
@@ -77,8 +82,7 @@ def application(config: ServerConfig) -> Application:
         graceful_shutdown_timeout_s=config.http.drain_seconds,
         ray_actor_options={"num_cpus": 0},
     )(ServeDoor)
-    bounds = Bounds(config.http.max_body_bytes, config.http.max_adapter_bytes, config.http.is_open)
-    return door.bind(replicas, bounds)
+    return door.bind(replicas, config.http)
 
 
 def build(args: dict[str, Any]) -> Application:

@@ -13,22 +13,27 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from lorikeet_adapters.errors import LorikeetError
 from lorikeet_server.api import sse
+from lorikeet_server.api.app import ROUTES
 from lorikeet_server.api.envelope import NATIVE_PATHS, native_envelope, on_error, openai_envelope
+from lorikeet_server.api.gate import Gate
+from lorikeet_server.api.pace import Paced
 from lorikeet_server.cluster.call import LOCAL_ONLY, SCRAPED, Call, Engines, ReplicaGone, adapter_of
 from lorikeet_server.cluster.exposition import merged
 from lorikeet_server.cluster.tally import Tally
 from lorikeet_server.config import is_loopback
-from lorikeet_server.errors import BodyTooLarge, HostForbidden, NotAcrossReplicas, ReplicaLost
+from lorikeet_server.errors import BodyTooLarge, HostForbidden, NotAcrossReplicas, ReplicaLost, ServerBusy
 
 log = logging.getLogger("lorikeet")
 ATTEMPTS = 4
 SMALL = 1 << 20  # bytes of a body that are sent by value
+MOST_HELD = 512 << 20  # bytes of all bodies together
 UPLOADS = "/v1/adapters"
 
 
@@ -45,43 +50,53 @@ class Bounds:
 
 
 class Door:
-    """`base_name` is the base's own name, which is no adapter."""
+    """`base_name` is the base's own name, which is no adapter; `gate` turns away before a body is read."""
 
-    def __init__(self, engines: Engines, base_name: str, bounds: Bounds) -> None:
+    def __init__(self, engines: Engines, base_name: str, bounds: Bounds, gate: Gate) -> None:
         self._engines = engines
         self._base_name = base_name
         self._bounds = bounds
+        self._gate = gate
+        self._held = 0  # bytes of bodies
         self.tally = Tally()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """An ASGI application; whatever fails here is answered in the route's own envelope."""
         answer = _Answer(send)
+        scope["app"] = _ROUTED
         try:
             _check_client(scope, self._bounds)
+            if scope["method"] != "OPTIONS":  # a preflight has no key; the replica knows who may ask
+                self._gate.admit(scope, Headers(scope=scope))
             _check_shared(scope["path"])
-            call = await self._read(scope, receive)
+            await self._answer(scope, receive, answer)
+        except LorikeetError as error:
+            await _tell(error, scope, receive, answer)
+
+    async def _answer(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
+        body = _Body(self._engines)
+        try:
+            await self._read(scope, receive, body)
+            adapter = "" if body.put else adapter_of(scope["path"], bytes(body.last), self._base_name)
+            call = Call.of(scope, body.pieces, adapter)
             if call.path in SCRAPED and call.scope["method"] == "GET":
                 await self._scrape(call, scope, receive, answer)
             else:
                 await self._relay(call, answer)
-        except LorikeetError as error:
-            await _tell(error, scope, receive, answer)
+        finally:
+            self._held -= body.held
 
-    async def _read(self, scope: Scope, receive: Receive) -> Call:
-        """The whole body, as nothing can be asked twice of a stream; most of a large one is not held here."""
+    async def _read(self, scope: Scope, receive: Receive, body: _Body) -> None:
+        """The whole of it, as nothing can be asked twice of a stream; most of a large one is not held here."""
         most = self._bounds.upload if scope["path"] == UPLOADS else self._bounds.body
-        pieces: list[Any] = []
-        piece, size = bytearray(), 0
-        async for chunk in Request(scope, receive).stream():
-            size += len(chunk)
-            if size > most:
+        async for chunk in Request(scope, Paced(receive)).stream():
+            if body.size + len(chunk) > most:
                 raise BodyTooLarge(f"the body is over {most} bytes, the most that is taken")
-            piece += chunk
-            if len(piece) > SMALL:
-                pieces.append(await self._engines.put(bytes(piece)))
-                piece.clear()
-        adapter = "" if pieces else adapter_of(scope["path"], bytes(piece), self._base_name)
-        return Call.of(scope, (*pieces, bytes(piece)), adapter)
+            self._held += await body.add(chunk)
+            if self._held > MOST_HELD:
+                raise ServerBusy(
+                    "the bodies that are being read take all their memory; try again in a second"
+                )
 
     async def _relay(self, call: Call, answer: _Answer) -> None:
         for _ in range(ATTEMPTS):
@@ -124,6 +139,43 @@ class Door:
         body = merged(texts) + self.tally.text()
         response = Response(body, headers={"content-type": "text/plain; version=0.0.4; charset=utf-8"})
         await response(scope, receive, answer.send)
+
+
+class _Body:
+    """A body as it comes: what is over `SMALL` is put where it takes no memory here."""
+
+    def __init__(self, engines: Engines) -> None:
+        self._engines = engines
+        self.put: list[Any] = []
+        self.last = bytearray()
+        self.size = 0
+
+    async def add(self, chunk: bytes) -> int:
+        """Returns how many more bytes are held here than before, fewer where it is negative."""
+        before = self.held
+        self.last += chunk
+        self.size += len(chunk)
+        if len(self.last) > SMALL:
+            self.put.append(await self._engines.put(bytes(self.last)))
+            self.last.clear()
+        return self.held - before
+
+    @property
+    def held(self) -> int:
+        return len(self.last)
+
+    @property
+    def pieces(self) -> tuple[Any, ...]:
+        return (*self.put, bytes(self.last))
+
+
+class _Routed:
+    """The routes alone, by which the gate knows what a path needs."""
+
+    routes = ROUTES
+
+
+_ROUTED = _Routed()
 
 
 class _Answer:

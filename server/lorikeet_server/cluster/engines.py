@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,7 +12,6 @@ from ray.serve.handle import DeploymentHandle
 
 from lorikeet_server.cluster.call import Call, Part, ReplicaGone
 
-log = logging.getLogger("lorikeet")
 SCRAPE_S = 5.0
 
 
@@ -26,14 +24,17 @@ class ServeEngines:
 
     async def send(self, call: Call) -> AsyncIterator[Part]:
         parts = self._answering.remote(call)
+        ended = False
         try:
             async for part in parts:
                 yield part
+            ended = True
         except RayActorError as error:
+            ended = True
             raise ReplicaGone(type(error).__name__) from error
-        except asyncio.CancelledError:
-            parts.cancel()
-            raise
+        finally:
+            if not ended:
+                parts.cancel()
 
     async def put(self, piece: bytes) -> Any:
         return await asyncio.to_thread(ray.put, piece)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from lorikeet_server.api.gate import Gate
 from lorikeet_server.cluster.door import ATTEMPTS, SMALL, Bounds, Door
+from lorikeet_server.keyring import Keyring, Scope, add_key
 from tests.server.cluster.stand_in import JSON, STREAM, Begins, Dies, Engines, body, start
 
 WHOLE = [start(), body(b'{"text":"ab"}')]
@@ -23,10 +26,11 @@ def ask(
     *,
     local_only: bool = True,
     client_host: str = "127.0.0.1",
+    keys: Keyring | None = None,
     **more: Any,
 ) -> httpx.Response:
     async def asking() -> httpx.Response:
-        door = Door(engines, "demo", Bounds(4 << 20, 8 << 20, local_only))
+        door = Door(engines, "demo", Bounds(4 << 20, 8 << 20, local_only), Gate(keys, open_metrics=False))
         transport = httpx.ASGITransport(door, client=(client_host, 4711))
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             return await client.request(method, path, **({"json": CHAT} | more if method == "POST" else more))
@@ -146,3 +150,45 @@ def test_without_keys_only_this_machine_is_answered(host: str, local_only: bool,
     engines = Engines([WHOLE])
     assert ask(engines, local_only=local_only, client_host=host).status_code == status
     assert len(engines.calls) == (status == 200)
+
+
+@pytest.mark.safety("security 1")
+def test_with_keys_a_body_is_read_of_those_who_have_one(tmp_path: Path) -> None:
+    """The replica asks again; the door asks first, so that a stranger's two gigabytes are nobody's."""
+    path = tmp_path / "keys.toml"
+    secret = add_key(path, "chat", [Scope.GENERATE], None)
+    keys = Keyring(path)
+    read = []
+
+    async def body() -> Any:
+        read.append(1)
+        yield b"{}"
+
+    for headers, status, code in (
+        ({}, 401, "invalid_api_key"),
+        ({"authorization": "Bearer no"}, 401, "invalid_api_key"),
+        ({"authorization": f"Bearer {secret}"}, 403, "insufficient_scope"),
+    ):
+        engines = Engines([WHOLE])
+        answer = ask(engines, "/v1/adapters", json=None, content=body(), headers=headers, keys=keys)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+        assert not engines.calls
+    assert not read
+    engines = Engines([WHOLE])
+    assert ask(engines, headers={"authorization": f"Bearer {secret}"}, keys=keys).status_code == 200
+    assert (b"authorization", f"Bearer {secret}".encode()) in engines.calls[0].scope["headers"]
+
+
+def test_bodies_are_bounded_together_and_give_back_what_they_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lorikeet_server.cluster.door.MOST_HELD", 3000)
+    engines = Engines([WHOLE] * 4)
+
+    async def asking() -> list[int]:
+        door = Door(engines, "demo", Bounds(4 << 20, 8 << 20, True), Gate(None, open_metrics=False))
+        transport = httpx.ASGITransport(door)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            sizes = (2000, 4000, 2000, 4000, 2000)
+            return [(await client.post("/v1/completions", content=b"x" * size)).status_code for size in sizes]
+
+    assert asyncio.run(asking()) == [200, 503, 200, 503, 200]
+    assert len(engines.calls) == 3

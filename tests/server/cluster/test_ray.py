@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
-from tests.crowd import ask, ask_by_popularity, metric, peft_answers, register
+from tests.crowd import PROMPT, ask, ask_by_popularity, metric, peft_answers, register
 from tests.load import Crowd, Plan, Tally
 from tests.server.cluster.conftest import OWNER, REPLICA, Cluster
 from tests.server.process import lorikeet
@@ -94,6 +94,18 @@ def test_what_one_replica_registers_all_serve_in_the_same_order(cluster: Cluster
         assert {ask(client, "both").text for _ in range(6)} == {ask(client, cluster.names[3]).text}
     assert httpx.delete(f"{cluster.url}/v1/aliases/both").status_code in (200, 204)
     assert httpx.delete(f"{cluster.url}/v1/adapters/shared").status_code in (200, 204)
+
+
+@pytest.mark.safety("reliability 4")
+def test_a_client_that_leaves_frees_its_place(cluster: Cluster) -> None:
+    """Through Serve's proxy and the door, at the replica's engine."""
+    body = {"model": "a00", "prompt": PROMPT, "max_tokens": 800, "ignore_eos": True, "stream": True}
+    aborted = metric(cluster.url, "lorikeet_requests_total", 'reason="aborted"')
+    with httpx.stream("POST", f"{cluster.url}/v1/completions", json=body, timeout=30) as answer:
+        next(answer.iter_lines())
+        assert metric(cluster.url, "lorikeet_requests_running") == 1
+    cluster.until(lambda: metric(cluster.url, "lorikeet_requests_running") == 0)
+    assert metric(cluster.url, "lorikeet_requests_total", 'reason="aborted"') == aborted + 1
 
 
 @pytest.mark.safety("reliability 12")
