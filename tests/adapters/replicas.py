@@ -16,7 +16,7 @@ from tests.adapters.world import World
 
 
 def nothing(method: str) -> None:
-    """After a call of this method."""
+    """Happens before or after a call of this method."""
 
 
 class Line:
@@ -28,6 +28,7 @@ class Line:
         self.calls: list[str] = []
         self.lose_answer_of = ""  # once, after the call was carried out
         self.spoil: Callable[[bytes], bytes] = lambda piece: piece
+        self.before_call: Callable[[str], None] = nothing
         self.after_call: Callable[[str], None] = nothing
         self.open()
 
@@ -58,6 +59,7 @@ class Line:
         if self.is_cut:
             raise RegistryAway("the line is cut")
         self.calls.append(method)
+        self.before_call(method)
         try:
             answer = getattr(self.owner, method)(*passed_on(arguments))
         except Exception as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,8 +19,10 @@ from lorikeet_adapters.errors import (
     GenerationNotFound,
     LorikeetError,
     NameTaken,
+    PinRefused,
     RegistryAway,
 )
+from lorikeet_adapters.shared import SharedLedger
 from lorikeet_adapters.stored import Target
 from tests.adapters.bundles import bundle, check_store
 from tests.adapters.replicas import Line, Replica, contents, nothing
@@ -224,6 +227,48 @@ def test_a_running_request_keeps_its_generation(pair: tuple[Replica, Replica]) -
     assert one in there.retired
     with pytest.raises(AdapterNotFound):
         there.registry.locate(one)
+
+
+def test_what_does_not_fit_on_the_device_is_refused_before_the_owner_hears_of_it(
+    line: Line, pair: tuple[Replica, Replica]
+) -> None:
+    here, there = pair
+    here.registry.register("a", bundle("one", rank=12), pinned=True)
+    there.step()
+    with pytest.raises(PinRefused):
+        there.registry.register("b", bundle("two", rank=9), pinned=True)
+    assert line.store.catalogue.newest() == 1
+    assert contents(there.store) == contents(line.store)
+
+
+def test_a_batch_that_was_overtaken_while_its_files_came_is_dropped(
+    line: Line, pair: tuple[Replica, Replica], pool: ThreadPoolExecutor
+) -> None:
+    here, there = pair
+    here.step()
+    there.register("a", "one")
+    asked, go_on = threading.Event(), threading.Event()
+
+    def fetching(method: str) -> None:
+        if method == "size":
+            line.after_call = nothing
+            asked.set()
+            assert go_on.wait(PATIENCE)
+
+    def unheard(method: str) -> None:
+        if method == "append":
+            line.before_call = nothing
+            raise RegistryAway("it did not get there")
+
+    line.after_call, line.before_call = fetching, unheard
+    assert isinstance(here.registry.ledger, SharedLedger)
+    following = pool.submit(here.registry.ledger.step, 0)
+    assert asked.wait(PATIENCE)
+    here.register("b", "two")  # which finds out for itself what the answer was
+    go_on.set()
+    assert not following.result(PATIENCE)
+    assert set(here.meanings()) == {"a", "b"}
+    assert contents(here.store) == contents(line.store)
 
 
 # An owner that is away, and answers that are lost.
