@@ -35,7 +35,9 @@ def test_adapters_of_another_base_are_named_with_a_reason_and_not_offered(
         store.notes.remember_base(ServedBase(str(world.base), BASE))
     words = ["adapters", "add", str(world.adapters["formal"]), "--name", "formal"]
     monkeypatch.setattr(sys, "argv", ["lorikeet", *words, "--data-dir", str(tmp_path / "data")])
-    main()
+    with pytest.raises(SystemExit) as added:
+        main()
+    assert not added.value.code
     server = ServerProcess(tmp_path, "--model", "demo", "--threads", "1")
     try:
         assert server.url

@@ -7,8 +7,9 @@ import os
 import random
 import signal
 import sqlite3
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,7 @@ import openai
 import pytest
 from safetensors.numpy import load_file
 
+from lorikeet_server.cli import main
 from tests.server.process import ServerProcess, lorikeet
 from tests.server.world import BASE, CONTEXT, World
 
@@ -36,6 +38,7 @@ STEPS = 12
 PATIENCE = 240.0
 SETTINGS = {"max_steps": STEPS, "checkpoint_steps": 3, "rank": 4, "learning_rate": 2e-3}
 Kind = Literal["supervised", "dpo"]
+Jobs = Callable[..., tuple[int, str, str]]
 
 
 class Trainer:
@@ -208,8 +211,24 @@ def test_the_official_client_chats_with_what_it_trained_and_trains_that_further(
     assert str(world.base.parent) not in json.dumps(record)
 
 
+@pytest.fixture
+def jobs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Jobs:
+    """`lorikeet jobs WORDS` in this process: exit code, output, error output."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["lorikeet", "jobs", *words])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        read = capsys.readouterr()
+        return int(ended.value.code or 0), read.out, read.err
+
+    return call
+
+
 @pytest.mark.timeout(600)
-def test_a_server_that_is_told_to_stop_keeps_the_step_it_was_at(trainer: Trainer) -> None:
+def test_a_server_that_is_told_to_stop_keeps_the_step_it_was_at(trainer: Trainer, jobs: Jobs) -> None:
     job = trainer.order(TURNS, max_steps=2000)
     assert next(each for each in trainer.follow(job) if "Checkpoint created" in each["message"])
     newest = trainer.client.fine_tuning.jobs.checkpoints.list(job).data[0]
@@ -222,13 +241,13 @@ def test_a_server_that_is_told_to_stop_keeps_the_step_it_was_at(trainer: Trainer
     shown = lorikeet("jobs", "show", job, "--url", trainer.process.url)
     assert shown.returncode == 0, shown.stderr
     assert job in shown.stdout
-    listed = lorikeet("jobs", "list", "--data-dir", str(trainer.process.data), "--json")
+    _, listed, _ = jobs("list", "--data-dir", str(trainer.process.data), "--json")
     known = [each.id for each in trainer.client.fine_tuning.jobs.list()]
-    assert [each["id"] for each in json.loads(listed.stdout)] == known
+    assert [each["id"] for each in json.loads(listed)] == known
     assert known[0] == job
-    events = lorikeet("jobs", "events", job, "--url", trainer.process.url)
-    assert "which is kept" in events.stdout
-    assert lorikeet("jobs", "pause", job, "--url", trainer.process.url).returncode == 0
-    refused = lorikeet("jobs", "cancel", "ftjob-none", "--url", trainer.process.url)
-    assert (refused.returncode, "there is no fine-tuning job" in refused.stderr) == (1, True)
-    assert "cancelled" in lorikeet("jobs", "cancel", job, "--url", trainer.process.url).stdout
+    at = ("--url", trainer.process.url)
+    assert "which is kept" in jobs("events", job, *at)[1]
+    assert jobs("pause", job, *at)[0] == 0
+    code, _, errors = jobs("cancel", "ftjob-none", *at)
+    assert (code, "there is no fine-tuning job" in errors) == (1, True)
+    assert "cancelled" in jobs("cancel", job, *at)[1]
