@@ -3,6 +3,8 @@ PYTHON ?= python3
 PORT ?= 8000
 BIN := .venv/bin
 export HF_HUB_OFFLINE = 1
+# Tests start a hundred processes: without bytecode each of them would compile every module again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo serve test soak check fix bench clean
 

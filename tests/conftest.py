@@ -15,6 +15,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Without a GPU what is written for one is interpreted. Triton reads this when it is imported, which others do.
 if shutil.which("nvidia-smi") is None:
     os.environ.setdefault("TRITON_INTERPRET", "1")
+    # bitsandbytes has four functions compiled when it is imported, of which none runs on a processor: importing
+    # the compiler is a quarter of what a process takes to start.
+    os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 
 
 @pytest.hookimpl(trylast=True)

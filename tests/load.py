@@ -40,6 +40,7 @@ class Plan:
     leaving: int = 0
     slow: int = 0
     whole: int = 0  # of every ten, those that want the answer in one piece
+    pause_s: float = SLOW_PAUSE_S  # of those that read slowly
 
     def temperament(self, number: int) -> Temperament:
         place = number % 10
@@ -188,7 +189,7 @@ class Crowd:
                 self.tally.left += 1
                 return None
             if temperament is Temperament.SLOW:
-                await asyncio.sleep(SLOW_PAUSE_S)
+                await asyncio.sleep(self._plan.pause_s)
         return bytes(said)
 
     def _judge(self, number: int, head: Head, said: bytes, streams: bool) -> None:

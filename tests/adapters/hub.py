@@ -112,7 +112,8 @@ def run_hub() -> Iterator[Hub]:
     handlers = [type(name, (Handler,), {"hub": hub, "name": name}) for name in ("hub", "cdn")]
     servers = [http.server.ThreadingHTTPServer(("127.0.0.1", 0), each) for each in handlers]
     hub.url, hub.cdn_url = (f"http://127.0.0.1:{each.server_port}" for each in servers)
-    threads = [threading.Thread(target=each.serve_forever) for each in servers]
+    # Told to stop it notices at its next look, which is half a second away where nobody says otherwise.
+    threads = [threading.Thread(target=each.serve_forever, args=(0.01,)) for each in servers]
     for thread in threads:
         thread.start()
     try:

@@ -9,6 +9,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from lorikeet_server.request_log.log import Bounds
+from tests.server.loopback import Loopback, loopback
 from tests.server.process import ServerProcess
 from tests.server.world import BASE, CONTEXT, Server, World, client_of, make_server, make_world
 
@@ -54,3 +55,10 @@ def process(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     made = ServerProcess(tmp_path_factory.mktemp("process"), *flat)
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def reached(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loopback]:
+    """What clients that others wrote are tried on; what they load they unload."""
+    with loopback(tmp_path_factory.mktemp("loopback")) as made:
+        yield made

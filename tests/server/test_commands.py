@@ -196,7 +196,7 @@ class Nonsense(http.server.BaseHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def stranger() -> Iterator[str]:
     with http.server.HTTPServer(("127.0.0.1", 0), Nonsense) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
@@ -429,7 +429,7 @@ def asked(away: str = "") -> Iterator[tuple[str, list[str | None]]]:
     keys: list[str | None] = []
     handler = type("Handler", (Asked,), {"keys": keys, "away": away})
     with http.server.HTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:
             yield f"http://127.0.0.1:{server.server_port}", keys

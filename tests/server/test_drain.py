@@ -114,7 +114,7 @@ def test_the_deadline_ends_what_still_runs(start: Start) -> None:
     assert "ERROR" not in process.log
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.soak)])
 def test_until_then_new_work_is_refused_and_a_second_signal_ends_the_wait(
     start: Start, number: signal.Signals
 ) -> None:

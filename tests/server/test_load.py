@@ -81,23 +81,31 @@ def stay_calm(process: ServerProcess, plan: Plan, seconds: float) -> tuple[Tally
     return tally, taken
 
 
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ServerProcess, list[str]]]:
+    """Of both tests; the second one ends it."""
+    words = ("--max-open-requests", "40", "--drain-seconds", "1")
+    with loaded_server(tmp_path_factory.mktemp("loaded"), 10, *words) as made:
+        yield made
+
+
 @pytest.mark.timeout(240)
-def test_sixty_streams_over_ten_adapters_disturb_nothing(tmp_path: Path) -> None:
+def test_sixty_streams_over_ten_adapters_disturb_nothing(loaded: tuple[ServerProcess, list[str]]) -> None:
     """Some leave half way, some read slowly, and more come than may be open."""
-    with loaded_server(tmp_path, 10, "--max-open-requests", "40") as (process, names):
-        plan = Plan(["demo", *names], connections=60, tokens=24, leaving=2, slow=1, whole=2)
-        tally, _ = stay_calm(process, plan, 8.0)
-        assert tally.left > 0
-        assert tally.turned_away > 0
-        assert "Traceback" not in process.log
+    process, names = loaded
+    plan = Plan(["demo", *names], 60, tokens=24, leaving=2, slow=1, whole=2, pause_s=0.1)
+    tally, _ = stay_calm(process, plan, 5.0)
+    assert tally.left > 0
+    assert tally.turned_away > 0
+    assert "Traceback" not in process.log
 
 
 @pytest.mark.timeout(240)
-def test_told_to_stop_under_load_it_cuts_nobody_off(tmp_path: Path) -> None:
+def test_told_to_stop_under_load_it_cuts_nobody_off(loaded: tuple[ServerProcess, list[str]]) -> None:
     """Every answer that was begun ends with its reason, or with an error that says so."""
-    with loaded_server(tmp_path, 10, "--drain-seconds", "1") as (process, names):
-        plan = Plan(names, connections=60, tokens=200, slow=1, whole=3)
-        code, tally, _ = asyncio.run(stopped_midway(process, plan))
+    process, names = loaded
+    plan = Plan(names, connections=40, tokens=200, slow=1, whole=3, pause_s=0.1)
+    code, tally, _ = asyncio.run(stopped_midway(process, plan))
     assert code == 0
     assert not tally.faults, tally.faults[:5]
     assert tally.complete + tally.ended > 0

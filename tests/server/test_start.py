@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from pathlib import Path
@@ -16,23 +17,27 @@ from lorikeet_adapters.quantization import Quantization
 from lorikeet_adapters.registry import Registry
 from lorikeet_adapters.store import Store
 from lorikeet_server.assembly import assemble
+from lorikeet_server.cli import main
 from lorikeet_server.config import HttpConfig, ModelConfig, ServerConfig
 from lorikeet_server.engine.runner import Runner
 from lorikeet_server.examples import EXAMPLES, examples_of
 from lorikeet_server.serve import run
 from tests.adapters.bundles import WordChecker, bundle
-from tests.server.process import ServerProcess, lorikeet
+from tests.server.process import ServerProcess
 from tests.server.world import BASE, World
 
 
 def test_adapters_of_another_base_are_named_with_a_reason_and_not_offered(
-    world: World, tmp_path: Path
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`formal` is the operator's here, and does not fit the demo."""
     with Store(tmp_path / "data") as store:
         store.notes.remember_base(ServedBase(str(world.base), BASE))
-    words = ("adapters", "add", str(world.adapters["formal"]), "--name", "formal")
-    assert lorikeet(*words, "--data-dir", str(tmp_path / "data")).returncode == 0
+    words = ["adapters", "add", str(world.adapters["formal"]), "--name", "formal"]
+    monkeypatch.setattr(sys, "argv", ["lorikeet", *words, "--data-dir", str(tmp_path / "data")])
+    with pytest.raises(SystemExit) as added:
+        main()
+    assert not added.value.code
     server = ServerProcess(tmp_path, "--model", "demo", "--threads", "1")
     try:
         assert server.url

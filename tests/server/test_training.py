@@ -7,8 +7,9 @@ import os
 import random
 import signal
 import sqlite3
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,7 @@ import openai
 import pytest
 from safetensors.numpy import load_file
 
+from lorikeet_server.cli import main
 from tests.server.process import ServerProcess, lorikeet
 from tests.server.world import BASE, CONTEXT, World
 
@@ -36,6 +38,7 @@ STEPS = 12
 PATIENCE = 240.0
 SETTINGS = {"max_steps": STEPS, "checkpoint_steps": 3, "rank": 4, "learning_rate": 2e-3}
 Kind = Literal["supervised", "dpo"]
+Jobs = Callable[..., tuple[int, str, str]]
 
 
 class Trainer:
@@ -130,11 +133,19 @@ class Trainer:
         return len(list(self.client.fine_tuning.jobs.list_events(job, limit=100)))
 
 
-@pytest.fixture
-def trainer(world: World, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Trainer]:
-    made = Trainer(tmp_path, world, getattr(request, "param", "fp32"))
+@pytest.fixture(scope="module")
+def trainer(
+    world: World, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Trainer]:
+    made = Trainer(tmp_path_factory.mktemp("trainer"), world, getattr(request, "param", "fp32"))
     yield made
     made.process.close()
+
+
+@pytest.fixture(scope="module")
+def whole(trainer: Trainer) -> Any:
+    """A job that nothing disturbed."""
+    return trainer.finish(trainer.order())
 
 
 def disturbed(trainer: Trainer, kills: int, seed: int, **more: Any) -> Any:
@@ -153,8 +164,8 @@ def disturbed(trainer: Trainer, kills: int, seed: int, **more: Any) -> Any:
     return trainer.finish(job)
 
 
-def compare(trainer: Trainer, kills: int, **more: Any) -> None:
-    whole = trainer.finish(trainer.order(**more))
+def compare(trainer: Trainer, whole: Any, kills: int, **more: Any) -> None:
+    """The job `whole` once more, with kills."""
     broken = disturbed(trainer, kills, seed=kills, **more)
     first, second = (trainer.tensors(each.x_lorikeet["generation"]) for each in (whole, broken))
     assert first == second
@@ -172,36 +183,52 @@ def compare(trainer: Trainer, kills: int, **more: Any) -> None:
 
 @pytest.mark.safety("reliability 10")
 @pytest.mark.timeout(600)
-def test_kills_of_worker_and_server_leave_no_trace(trainer: Trainer) -> None:
-    compare(trainer, kills=2)
+def test_kills_of_worker_and_server_leave_no_trace(trainer: Trainer, whole: Any) -> None:
+    compare(trainer, whole, kills=2)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("trainer", ["fp32", "nf4"], indirect=True)
 def test_ten_kills_leave_no_trace(trainer: Trainer) -> None:
-    compare(trainer, kills=10, max_steps=60, checkpoint_steps=1)
+    more = {"max_steps": 60, "checkpoint_steps": 1}
+    compare(trainer, trainer.finish(trainer.order(**more)), kills=10, **more)
 
 
 @pytest.mark.timeout(600)
 def test_the_official_client_chats_with_what_it_trained_and_trains_that_further(
-    trainer: Trainer, world: World
+    trainer: Trainer, world: World, whole: Any
 ) -> None:
-    supervised = trainer.finish(trainer.order(TURNS, max_steps=100, checkpoint_steps=50, alpha=64.0))
-    assert trainer.chat(supervised.fine_tuned_model)
+    assert trainer.chat(whole.fine_tuned_model)
     preferring = trainer.finish(
-        trainer.order(CHOICES, model=supervised.fine_tuned_model, kind="dpo", learning_rate=1e-4)
+        trainer.order(CHOICES, model=whole.fine_tuned_model, kind="dpo", learning_rate=1e-4)
     )
-    assert preferring.fine_tuned_model != supervised.fine_tuned_model
+    assert preferring.fine_tuned_model != whole.fine_tuned_model
     assert trainer.chat(preferring.fine_tuned_model)
     record = httpx.get(f"{trainer.process.url}/v1/adapters/{preferring.fine_tuned_model}").json()
-    assert record["provenance"]["parent"]["name"] == supervised.fine_tuned_model
+    assert record["provenance"]["parent"]["name"] == whole.fine_tuned_model
     assert record["provenance"]["base"]["source"] == BASE
     assert str(world.base.parent) not in json.dumps(record)
 
 
+@pytest.fixture
+def jobs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Jobs:
+    """`lorikeet jobs WORDS` in this process: exit code, output, error output."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["lorikeet", "jobs", *words])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        read = capsys.readouterr()
+        return int(ended.value.code or 0), read.out, read.err
+
+    return call
+
+
 @pytest.mark.timeout(600)
-def test_a_server_that_is_told_to_stop_keeps_the_step_it_was_at(trainer: Trainer) -> None:
+def test_a_server_that_is_told_to_stop_keeps_the_step_it_was_at(trainer: Trainer, jobs: Jobs) -> None:
     job = trainer.order(TURNS, max_steps=2000)
     assert next(each for each in trainer.follow(job) if "Checkpoint created" in each["message"])
     newest = trainer.client.fine_tuning.jobs.checkpoints.list(job).data[0]
@@ -214,11 +241,13 @@ def test_a_server_that_is_told_to_stop_keeps_the_step_it_was_at(trainer: Trainer
     shown = lorikeet("jobs", "show", job, "--url", trainer.process.url)
     assert shown.returncode == 0, shown.stderr
     assert job in shown.stdout
-    listed = lorikeet("jobs", "list", "--data-dir", str(trainer.process.data), "--json")
-    assert [each["id"] for each in json.loads(listed.stdout)] == [job]
-    events = lorikeet("jobs", "events", job, "--url", trainer.process.url)
-    assert "which is kept" in events.stdout
-    assert lorikeet("jobs", "pause", job, "--url", trainer.process.url).returncode == 0
-    refused = lorikeet("jobs", "cancel", "ftjob-none", "--url", trainer.process.url)
-    assert (refused.returncode, "there is no fine-tuning job" in refused.stderr) == (1, True)
-    assert "cancelled" in lorikeet("jobs", "cancel", job, "--url", trainer.process.url).stdout
+    _, listed, _ = jobs("list", "--data-dir", str(trainer.process.data), "--json")
+    known = [each.id for each in trainer.client.fine_tuning.jobs.list()]
+    assert [each["id"] for each in json.loads(listed)] == known
+    assert known[0] == job
+    at = ("--url", trainer.process.url)
+    assert "which is kept" in jobs("events", job, *at)[1]
+    assert jobs("pause", job, *at)[0] == 0
+    code, _, errors = jobs("cancel", "ftjob-none", *at)
+    assert (code, "there is no fine-tuning job" in errors) == (1, True)
+    assert "cancelled" in jobs("cancel", job, *at)[1]

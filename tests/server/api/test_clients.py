@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from huggingface_hub import InferenceClient, TextGenerationOutput, TextGenerationStreamOutput, constants
 from huggingface_hub.errors import ValidationError
 
-from tests.server.loopback import SLASHED, Loopback, loopback
+from tests.server.loopback import SLASHED, Loopback
 from tests.server.world import events_of
 
 MESSAGE = "Order 99389. The chair arrived with a crack and a damaged part. Please reply soon. David"
@@ -23,9 +22,8 @@ JSON = ("-H", "content-type: application/json")
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loopback]:
-    with loopback(tmp_path_factory.mktemp("clients")) as made:
-        yield made
+def server(reached: Loopback) -> Loopback:
+    return reached
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import BaseModel, ConfigDict, Field
 
-from tests.server.loopback import SLASHED, Loopback, loopback
+from tests.server.loopback import SLASHED, Loopback
 
 BASE = "demo"
 ADAPTERS = ["acme/formal", "extract", "formal", "friendly", "triage"]
@@ -26,9 +26,8 @@ TEXT: dict[str, Any] = {"prompt": MESSAGE, "temperature": 0, "max_tokens": 12}
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loopback]:
-    with loopback(tmp_path_factory.mktemp("openai")) as made:
-        yield made
+def server(reached: Loopback) -> Loopback:
+    return reached
 
 
 def client_with(server: Loopback, key: str, **options: Any) -> openai.OpenAI:

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 
 from tests.server.process import ServerProcess
@@ -55,6 +56,31 @@ def demo_url(demo: ServerProcess) -> str:
     return demo.url
 
 
+def names_at(url: str) -> set[str]:
+    """Paths of the adapters and aliases that are registered there."""
+    return {
+        f"/v1/{kind}/{each['id']}"
+        for kind in ("aliases", "adapters")
+        for each in httpx.get(f"{url}/v1/{kind}", params={"limit": 100}).raise_for_status().json()["data"]
+    }
+
+
+@pytest.fixture(scope="session")
+def embedded(demo_url: str) -> frozenset[str]:
+    """The names that the demo comes with."""
+    return frozenset(names_at(demo_url))
+
+
+@pytest.fixture
+def tidied(demo_url: str, embedded: frozenset[str]) -> Iterator[None]:
+    """What a test registered is gone afterwards: the next one, of whatever file, finds the demo as it comes."""
+    yield
+    # An alias first: a name that one of them means stays.
+    for path in sorted(names_at(demo_url) - embedded, reverse=True):
+        httpx.delete(f"{demo_url}{path}").raise_for_status()
+    assert names_at(demo_url) == embedded
+
+
 class Watched:
     """What a page did that it must not: errors, requests to anywhere else, refusals by its own policy."""
 
@@ -85,7 +111,7 @@ def watched(page: Page, demo: ServerProcess) -> Watched:
 
 
 @pytest.fixture
-def page(browser: Browser, demo: ServerProcess) -> Iterator[Page]:
+def page(browser: Browser, demo: ServerProcess, tidied: None) -> Iterator[Page]:
     """A fresh page; afterwards it must have made no error and asked nobody but the server."""
     context = browser.new_context(base_url=demo.url, viewport={"width": 1280, "height": 900})
     context.set_default_timeout(PATIENCE_MS)

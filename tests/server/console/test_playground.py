@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 api = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
 MESSAGE = "Order 99389. The chair arrived with a crack and a damaged part. Please reply soon. David"
+OTHER = "Order 99390. The chair arrived with a crack and a damaged part. Please reply soon. David"
 
 
 def column(page: Page, number: int) -> Locator:
@@ -167,18 +168,16 @@ def test_the_code_beside_it_gives_the_same_answer(page: Page) -> None:
 def test_a_look_at_another_page_costs_nothing(page: Page, demo: ServerProcess) -> None:
     page.goto("/")
     said(page, 2)
-    page.get_by_label("Message", exact=True).fill("Where is order 70009? Niaj")
+    page.get_by_label("Message", exact=True).fill(OTHER)
     column(page, 2).get_by_role("slider", name="formal").fill("0")
     column(page, 2).get_by_role("slider", name="friendly").fill("1")
-    friendly = answer(
-        demo, model="friendly", messages=[{"role": "user", "content": "Where is order 70009? Niaj"}]
-    )
+    friendly = answer(demo, model="friendly", messages=[{"role": "user", "content": OTHER}])
     api.expect(column(page, 2).locator(".tokens")).to_have_text(friendly)
     before = said(page, 2)
     for name in ("Adapters", "Playground"):
         page.get_by_role("link", name=name, exact=True).click()
         api.expect(page.get_by_role("heading", level=1)).to_have_text(name)
-    api.expect(page.get_by_label("Message", exact=True)).to_have_value("Where is order 70009? Niaj")
+    api.expect(page.get_by_label("Message", exact=True)).to_have_value(OTHER)
     assert said(page, 2) == before
 
 

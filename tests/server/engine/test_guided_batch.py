@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -128,12 +129,23 @@ class Breaking:
         self._guide.accept(token)
 
 
+@pytest.fixture(scope="module")
+def others(demo: Demo) -> list[Request]:
+    return [demo.request(f"{number}", number, mix, TICKET) for number, mix in enumerate(MIXES[:3])]
+
+
+@pytest.fixture(scope="module")
+def expected(demo: Demo, others: list[Request]) -> dict[str, Any]:
+    """Their answers where nothing breaks."""
+    return dict(demo.answers(others))
+
+
 @pytest.mark.safety("security 11")
 @pytest.mark.parametrize("in_mask", [True, False])
 @pytest.mark.parametrize("after", [0, 3])
-def test_a_guide_that_cannot_go_on_fails_its_request_alone(demo: Demo, after: int, in_mask: bool) -> None:
-    others = [demo.request(f"{number}", number, mix, TICKET) for number, mix in enumerate(MIXES[:3])]
-    expected = demo.answers(others)
+def test_a_guide_that_cannot_go_on_fails_its_request_alone(
+    demo: Demo, others: list[Request], expected: dict[str, Any], after: int, in_mask: bool
+) -> None:
     broken = demo.request("broken", 1, BASE_MIX, TICKET)
     assert isinstance(broken.grammar, CompiledGrammar)
     broken = replace(broken, grammar=Breaking(broken.grammar, after, in_mask))
