@@ -47,7 +47,6 @@ class Home:
     async def close(self) -> None:
         """What still runs is ended, each request with its terminal answer."""
         await self.house.bridge.stop()
-        self.follower.close()
         self.house.grammars.close()
         self.house.registry.close()
         self.store.close()
