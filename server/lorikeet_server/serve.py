@@ -8,22 +8,19 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 from starlette.applications import Starlette
 
-from lorikeet_adapters.base_source import check_source
 from lorikeet_adapters.errors import RefusedError
 from lorikeet_adapters.record import AdapterRecord
 from lorikeet_adapters.store import Store, open_store
 from lorikeet_server.api import access_log
-from lorikeet_server.api.cors import check_origins
 from lorikeet_server.api.services import Services
+from lorikeet_server.checks import check_all
 from lorikeet_server.config import Console, HttpConfig, ServerConfig
-from lorikeet_server.device import check_device
 from lorikeet_server.examples import examples_of
-from lorikeet_server.keyring import Keyring, Scope, add_key
+from lorikeet_server.keyring import Keyring
 from lorikeet_server.request_log.log import RequestLog, opened
 from lorikeet_server.stock import wanted_folders
 
@@ -39,17 +36,17 @@ def run(config: ServerConfig, started: float) -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     log.setLevel(logging.INFO)
     logging.getLogger("transformers.tokenization_utils_base").addFilter(_is_news)
-    check_cluster(config)
-    keys = open_keys(config.http)
-    check_origins(config.http.cors_origins, has_keys=keys is not None)
+    keys = check_all(config)
     access_log.switch(config.http.access_log)
     if config.cluster.ray_address:
+        http = (
+            replace(config.http, console=Console.OFF) if config.http.console is Console.AUTO else config.http
+        )
+        config = replace(config, http=http)  # the cluster's proxies may listen elsewhere than --host says
         _serve_on_ray(config, wanted_folders(config.adapters), started)
         return
     listener, http = listen(config.http)
     with listener:
-        check_source(config.model.source)
-        check_device(config.model.device)
         wanted = wanted_folders(config.adapters)
         if config.cluster.ray:
             listener.close()  # whoever serves takes it again, in a process of its own
@@ -60,20 +57,6 @@ def run(config: ServerConfig, started: float) -> None:
             log.info("loading the base %s; %s answers once it is tested", config.model.source, http.url)
             settled = replace(config, http=http)
             _serve(settled, store, wanted, listener, keys=keys, kept=kept, started=started)
-
-
-def check_cluster(config: ServerConfig) -> None:
-    """Raises RefusedError for what several replicas do not do, and where Ray is not installed."""
-    if not config.cluster.ray:
-        if config.cluster.ray_address or config.cluster.max_replicas:
-            raise RefusedError("--ray-address and --max-replicas mean nothing without --ray")
-        return
-    if config.cluster.ray_address and not config.http.port:
-        raise RefusedError("--port 0 is not known to a cluster; say the port that its proxies listen on")
-    if config.log.request_log:
-        raise RefusedError("--request-log keeps what one server answered; leave out it or --ray")
-    if find_spec("ray") is None:
-        raise RefusedError("--ray needs Ray, which is not installed: pip install 'lorikeet[ray]'")
 
 
 def _serve_on_ray(config: ServerConfig, wanted: dict[str, Path], started: float) -> None:
@@ -105,34 +88,6 @@ def listen(http: HttpConfig) -> tuple[socket.socket, HttpConfig]:
             f"cannot listen on {http.host}:{http.port}: {error.strerror}; choose another --port"
         ) from error
     return listener, replace(http, port=listener.getsockname()[1])
-
-
-def open_keys(http: HttpConfig) -> Keyring | None:
-    """The keys that protect the server, or None where the loopback or `--insecure` stands for them.
-
-    Raises RefusedError when nothing does.
-    """
-    if not http.api_keys:
-        if http.make_key or http.open_metrics:
-            raise RefusedError("--make-key and --open-metrics mean nothing without --api-keys FILE")
-        if http.console is Console.ON and (http.insecure or not http.is_loopback):
-            raise RefusedError(
-                "--console on where others can reach the server means nothing without --api-keys FILE: "
-                "whoever opens the page could change everything"
-            )
-        if not http.is_loopback and not http.insecure:
-            raise RefusedError(
-                f"{http.host} can be reached by others and there are no keys; give it --api-keys FILE, "
-                "listen on 127.0.0.1, or say --insecure if something in front of the server protects it"
-            )
-        return None
-    if http.insecure:
-        raise RefusedError("--insecure means to serve without keys, and --api-keys with them; say one")
-    path = Path(http.api_keys)
-    if http.make_key and not path.exists():
-        secret = add_key(path, "first", list(Scope), None)
-        print(f"\nThe first key, shown this once, with every scope: {secret}\n", flush=True)
-    return Keyring(path)
 
 
 def _serve(

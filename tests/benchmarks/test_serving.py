@@ -213,6 +213,7 @@ class Peer:
 def listening(peer: Peer) -> Iterator[str]:
     server = uvicorn.Server(uvicorn.Config(peer.app(), port=0, log_level="error", lifespan="off"))
     socket = server.config.bind_socket()
+    socket.listen()  # at once: the thread may come to it later than the first client
     thread = Thread(target=server.run, args=([socket],))
     thread.start()
     try:

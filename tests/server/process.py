@@ -52,6 +52,11 @@ class ServerProcess:
         return self._url
 
     @property
+    def is_over(self) -> bool:
+        """Not started, or ended by `end`."""
+        return self._process is None
+
+    @property
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid

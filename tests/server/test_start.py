@@ -97,7 +97,7 @@ def test_the_thread_that_loads_and_tests_the_base_is_gone_when_it_is_served(
     """It computes, so it has a pool of threads, which would make every step of the engine's slower."""
     seen: list[threading.Thread] = []
 
-    def note(*_: object) -> None:
+    def note(*_: object, **__: object) -> None:
         seen.append(threading.current_thread())
         raise BaseModelRefused("enough")
 

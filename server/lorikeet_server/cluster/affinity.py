@@ -30,7 +30,10 @@ class Placed(StrEnum):
 def ranked(adapter: str, replicas: Sequence[str]) -> list[str]:
     """The replicas in the order in which this adapter prefers them."""
     return sorted(
-        replicas, key=lambda each: hashlib.blake2b(f"{adapter}\0{each}".encode(), digest_size=8).digest()
+        replicas,
+        key=lambda each: hashlib.blake2b(
+            f"{adapter}\0{each}".encode(errors="surrogatepass"), digest_size=8
+        ).digest(),
     )
 
 
@@ -61,7 +64,7 @@ def favourite(body: bytes) -> str:
     try:
         found = json.loads(body)
         weighted = sorted(_weighted(found), key=lambda each: (-abs(each[0]), each[1]))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, ArithmeticError, TypeError, KeyError, AttributeError, RecursionError):
         return ""
     return weighted[0][1] if weighted else ""
 

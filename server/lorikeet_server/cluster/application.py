@@ -13,9 +13,10 @@ from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from lorikeet_server.api.gate import Gate
+from lorikeet_server.cluster.arguments import read_arguments
 from lorikeet_server.cluster.door import Bounds, Door
 from lorikeet_server.cluster.engines import ServeEngines
 from lorikeet_server.cluster.registry import start_owner
@@ -23,8 +24,6 @@ from lorikeet_server.cluster.replica import Replica
 from lorikeet_server.cluster.router import AffinityRouter
 from lorikeet_server.config import HttpConfig, ServerConfig
 from lorikeet_server.keyring import Keyring
-from lorikeet_server.options import build as built
-from lorikeet_server.options import values_of
 
 NAME = "lorikeet"
 HEALTH_S = 2.0  # between two looks at a replica's engine
@@ -65,41 +64,48 @@ class _Answered(Response):
         self._door = door
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._door(scope, receive, send)
+        async def once(message: Message) -> None:
+            """Serve has given the request an id and tells it in the answer, so ours would be there twice."""
+            if message["type"] == "http.response.start":
+                kept = [each for each in message["headers"] if each[0].lower() != b"x-request-id"]
+                message = {**message, "headers": kept}
+            await send(message)
+
+        await self._door(scope, receive, once)
 
 
 def application(config: ServerConfig) -> Application:
     """`config` as `lorikeet serve` takes it."""
-    here = replace(
-        config, training=replace(config.training, training_jobs=0)
-    )  # that is one folder's business
-    replicas = _replicas(here).bind(here)
+    training = replace(config.training, training_jobs=0)  # that is one folder's business
+    here = replace(config, training=training)
     door = serve.deployment(
         name="Door",
         max_ongoing_requests=DOOR_REQUESTS,
+        max_queued_requests=DOOR_REQUESTS,
         num_replicas=1,
         max_surge_percent=SURGE_PERCENT,
-        graceful_shutdown_timeout_s=config.http.drain_seconds,
+        graceful_shutdown_timeout_s=_longest_s(config)
+        + HUNG_S,  # after the replicas whose answers it passes on
         ray_actor_options={"num_cpus": 0},
     )(ServeDoor)
-    return door.bind(replicas, config.http)
+    return door.bind(_replicas(here).bind(here), config.http)
 
 
 def build(args: dict[str, Any]) -> Application:
     """For `serve deploy`: `args` are flags of `lorikeet serve` without their dashes, as in its `--config` file."""
-    known = values_of(ServerConfig())
-    given = {key.replace("-", "_"): value for key, value in args.items()}
-    if unknown := sorted(given.keys() - known.keys()):
-        raise ValueError(f"`{unknown[0]}` is no flag of lorikeet serve")
-    config = built(ServerConfig, known | {key: type(known[key])(value) for key, value in given.items()})
-    if config.adapters or config.log.request_log:
-        raise ValueError("`adapter` and `request-log` are one server's; register adapters over HTTP instead")
+    config = read_arguments(args)
     start_owner(config)
     return application(config)
 
 
+def _longest_s(config: ServerConfig) -> float:
+    """Until a request that was taken has its ending, whatever it asked for."""
+    return config.http.request_seconds + HUNG_S
+
+
 def _replicas(config: ServerConfig) -> Any:
-    """Old replicas of a rolling update go on until the new ones are ready, so there is always room for all."""
+    """Old replicas of an update go on until the new ones are ready, where there are GPUs for both."""
+    gpus = gpus_of(config.model.device)
     cluster, slots = config.cluster, config.engine.max_slots
     options: dict[str, Any] = {"num_replicas": cluster.replicas}
     if cluster.most_replicas > cluster.replicas:
@@ -115,21 +121,26 @@ def _replicas(config: ServerConfig) -> Any:
     return serve.deployment(
         name="Engine",
         max_ongoing_requests=config.http.max_open_requests + BESIDE,
-        max_surge_percent=SURGE_PERCENT,
+        max_surge_percent=SURGE_PERCENT if has_room(2 * cluster.replicas * gpus) else 0,
         health_check_period_s=HEALTH_S,
         health_check_timeout_s=HUNG_S,
-        graceful_shutdown_timeout_s=config.http.drain_seconds + HUNG_S,
+        graceful_shutdown_timeout_s=_longest_s(config),  # requests end by themselves before
         request_router_config={
             "request_router_class": AffinityRouter,
             "request_router_kwargs": {"slots": slots},
         },
-        ray_actor_options={"num_cpus": cluster.replica_cpus, "num_gpus": _gpus(config.model.device)},
+        ray_actor_options={"num_cpus": cluster.replica_cpus, "num_gpus": gpus},
         **options,
     )(Replica)
 
 
-def _gpus(device: str) -> int:
-    """Ray shows each replica its own, so that one is all that a replica sees."""
+def gpus_of(device: str) -> int:
+    """Of each replica. Ray shows it its own, so that one is all that it sees."""
     if device == "auto":
-        return 1 if ray.cluster_resources().get("GPU", 0) else 0
+        return 1 if has_room(1) else 0
     return 0 if device == "cpu" else 1
+
+
+def has_room(gpus: int) -> bool:
+    """Whether the cluster has so many, free or not."""
+    return bool(ray.cluster_resources().get("GPU", 0) >= gpus)

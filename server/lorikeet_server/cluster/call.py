@@ -50,7 +50,10 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Some messages of an ASGI answer, in order. `begun`: a token of it was generated, or it is complete."""
+    """Some messages of an ASGI answer, in order; none in the first, which says that the request has come.
+
+    `begun`: a token of it was generated, or it is complete.
+    """
 
     replica: str
     messages: tuple[Message, ...]
@@ -71,7 +74,7 @@ class Engines(Protocol):
         """What stands for a piece of a body that is too large to be sent by value."""
 
     async def scrape(self, call: Call) -> dict[str, bytes]:
-        """What each replica answers to a scrape, by its name. Those that do not answer are left out."""
+        """What each replica answers to a scrape, by its name; nothing where one of them hangs."""
 
 
 def adapter_of(path: str, body: bytes, base_name: str) -> str:

@@ -7,6 +7,7 @@ replica would number its own from the start.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -22,17 +23,28 @@ from lorikeet_adapters.errors import LorikeetError
 from lorikeet_server.api import sse
 from lorikeet_server.api.app import ROUTES
 from lorikeet_server.api.envelope import NATIVE_PATHS, native_envelope, on_error, openai_envelope
-from lorikeet_server.api.gate import Gate
+from lorikeet_server.api.gate import OPEN, Gate
 from lorikeet_server.api.pace import Paced
-from lorikeet_server.cluster.call import LOCAL_ONLY, SCRAPED, Call, Engines, ReplicaGone, adapter_of
+from lorikeet_server.cluster.call import LOCAL_ONLY, SCRAPED, Call, Engines, Part, ReplicaGone, adapter_of
 from lorikeet_server.cluster.exposition import merged
 from lorikeet_server.cluster.tally import Tally
 from lorikeet_server.config import is_loopback
-from lorikeet_server.errors import BodyTooLarge, HostForbidden, NotAcrossReplicas, ReplicaLost, ServerBusy
+from lorikeet_server.errors import (
+    BodyTooLarge,
+    GenerationFailed,
+    HostForbidden,
+    NotAcrossReplicas,
+    ReplicaLost,
+    ServerBusy,
+)
 
 log = logging.getLogger("lorikeet")
 ATTEMPTS = 4
 SMALL = 1 << 20  # bytes of a body that are sent by value
+TAKEN_S = 30.0  # for a replica to take a request; how long it waits there is the replica's own bound
+ALIVE_S = 2.0  # the same for the routes that ask who lives
+SCRAPED_S = 5.0
+UNKNOWN = "unknown"
 MOST_HELD = 512 << 20  # bytes of all bodies together
 UPLOADS = "/v1/adapters"
 
@@ -70,7 +82,7 @@ class Door:
                 self._gate.admit(scope, Headers(scope=scope))
             _check_shared(scope["path"])
             await self._answer(scope, receive, answer)
-        except LorikeetError as error:
+        except Exception as error:
             await _tell(error, scope, receive, answer)
 
     async def _answer(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
@@ -118,9 +130,9 @@ class Door:
         """Nothing goes out before a token is generated or the answer complete: until then it can be another's."""
         held: list[Message] = []
         async with aclosing(_closing(self._engines.send(call))) as parts:
+            first = await _soon(parts, ALIVE_S if call.path in OPEN else TAKEN_S)
+            self.tally.answered(call.adapter, first.replica)
             async for part in parts:
-                if not held and not answer.is_open:
-                    self.tally.answered(call.adapter, part.replica)
                 held += part.messages
                 if part.begun or answer.is_open:
                     for message in held:
@@ -130,13 +142,14 @@ class Door:
     async def _scrape(self, call: Call, scope: Scope, receive: Receive, answer: _Answer) -> None:
         """One replica first, as any request: its gate says whether this caller may see the others', too."""
         first = _Kept()
-        await self._relay(call, _Answer(first.take))
+        async with asyncio.timeout(SCRAPED_S):
+            await self._relay(call, _Answer(first.take))
         if first.status != 200:
             for message in first.messages:
                 await answer.send(message)
             return
         texts = await self._engines.scrape(call)
-        body = merged(texts) + self.tally.text()
+        body = merged(texts or {UNKNOWN: first.body}) + self.tally.text()
         response = Response(body, headers={"content-type": "text/plain; version=0.0.4; charset=utf-8"})
         await response(scope, receive, answer.send)
 
@@ -207,6 +220,10 @@ class _Kept:
     def status(self) -> int:
         return int(self.messages[0]["status"])
 
+    @property
+    def body(self) -> bytes:
+        return b"".join(each.get("body", b"") for each in self.messages)
+
 
 async def _closing(parts: AsyncIterator[Any]) -> Any:
     """The same, as a generator that can be closed."""
@@ -214,14 +231,26 @@ async def _closing(parts: AsyncIterator[Any]) -> Any:
         yield part
 
 
-async def _tell(error: LorikeetError, scope: Scope, receive: Receive, answer: _Answer) -> None:
+async def _soon(parts: AsyncIterator[Part], seconds: float) -> Part:
+    """The first part. Raises ServerBusy where no replica takes the request, be it that there is none."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await anext(parts)
+    except TimeoutError:
+        raise ServerBusy(f"no replica took the request within {seconds:g} s; try again in a second") from None
+
+
+async def _tell(error: Exception, scope: Scope, receive: Receive, answer: _Answer) -> None:
     """As a whole answer, or inside the stream that has begun."""
     if not answer.is_open:
         response = await on_error(Request(scope), error)
         await response(scope, receive, answer.send)
     elif answer.is_stream:
+        known = error if isinstance(error, LorikeetError) else GenerationFailed("the stream broke")
+        if known is not error:
+            log.error("a stream broke", exc_info=error)
         envelope = native_envelope if scope["path"] in NATIVE_PATHS else openai_envelope
-        last = sse.data(envelope(error)).encode()
+        last = sse.data(envelope(known)).encode()
         await answer.send({"type": "http.response.body", "body": last, "more_body": False})
     else:
         raise error  # half an answer: whoever carries it breaks the connection

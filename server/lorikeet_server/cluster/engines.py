@@ -41,5 +41,8 @@ class ServeEngines:
 
     async def scrape(self, call: Call) -> dict[str, bytes]:
         asked = self._handle.broadcast("scrape", call)
-        answers = await asked.results_async(timeout_s=SCRAPE_S, return_exceptions=True)
+        try:
+            answers = await asked.results_async(timeout_s=SCRAPE_S, return_exceptions=True)
+        except TimeoutError:
+            return {}
         return dict(each for each in answers if not isinstance(each, BaseException))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,11 +40,19 @@ class Home:
 
     @property
     def is_alive(self) -> bool:
-        return self.house.bridge.alive
+        """Also of one that was told to stop: it has not failed."""
+        return self.house.bridge.alive or self.house.bridge.draining
 
     def start(self) -> None:
         self.house.bridge.start()
         self.house.registry.verifier.start()
+
+    async def drain(self, seconds: float) -> None:
+        self.house.bridge.drain()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.house.bridge.idle()
+        await self.house.bridge.stop()
 
     async def close(self) -> None:
         """What still runs is ended, each request with its terminal answer."""

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError
+from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from lorikeet_adapters.batch import Answer, Batch, Position
@@ -31,19 +33,30 @@ ANSWER_S = 10.0  # beyond what a call may wait
 UNENDING = -1
 
 
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What an owner is begun with; one that has others is begun again."""
+
+    folder: str
+    max_blob_bytes: int
+    url: str
+    calls: int
+    version: str
+
+
 class RegistryActor:
     """The process that owns the registry: every method of `Owner`, each call on a thread."""
 
-    def __init__(self, folder: str, max_blob_bytes: int, url: str) -> None:
+    def __init__(self, settings: Settings) -> None:
         logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
         log.setLevel(logging.INFO)
-        store = open_store(Path(folder), max_blob_bytes)
-        store.announce(url)
-        self._folder = folder
+        store = open_store(Path(settings.folder), settings.max_blob_bytes)
+        store.announce(settings.url)
+        self._settings = settings
         self._owner = LocalOwner(store)
 
-    def folder(self) -> str:
-        return self._folder
+    def settings(self) -> Settings:
+        return self._settings
 
     def call(self, method: str, *values: Any) -> Any:
         return getattr(self._owner, method)(*values)
@@ -52,8 +65,27 @@ class RegistryActor:
 def start_owner(config: ServerConfig) -> None:
     """On this machine, where its data folder is, unless it runs already. Returns once it has opened the folder.
 
-    Raises RefusedError for a cluster whose registry is in another folder, and what opening it raises.
+    Raises RefusedError for a cluster whose registry is in another folder, or a folder that cannot be opened.
     """
+    wanted = Settings(
+        str(config.data_dir.resolve()),
+        config.http.max_adapter_bytes,
+        config.http.url,
+        config.cluster.most_replicas * 2 + SPARE_CALLS,
+        version("lorikeet"),
+    )
+    found = _begin(wanted)
+    if found.folder != wanted.folder:
+        raise RefusedError(
+            f"the registry of this cluster is in {found.folder}; say --data-dir {found.folder}"
+        )
+    if found != wanted:  # changes wait for the moment that this takes
+        stop_owner()
+        _begin(wanted)
+
+
+def _begin(wanted: Settings) -> Settings:
+    """The settings of the owner that runs then."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor = ray.remote(RegistryActor).options(
         name=NAME,
@@ -61,19 +93,16 @@ def start_owner(config: ServerConfig) -> None:
         lifetime="detached",
         get_if_exists=True,
         max_restarts=UNENDING,
-        max_concurrency=config.cluster.most_replicas * 2 + SPARE_CALLS,
+        max_concurrency=wanted.calls,
         num_cpus=0,
         scheduling_strategy=here,
     )
-    folder = str(config.data_dir.resolve())
-    found = actor.remote(folder, config.http.max_adapter_bytes, config.http.url)
     try:
-        opened = ray.get(found.folder.remote())
+        found: Settings = ray.get(actor.remote(wanted).settings.remote())
     except ActorDiedError as error:
         stop_owner()
-        raise RefusedError(f"the registry's owner cannot open {folder}: {_reason(error)}") from None
-    if opened != folder:
-        raise RefusedError(f"the registry of this cluster is in {opened}; say --data-dir {opened}")
+        raise RefusedError(f"the registry's owner cannot open {wanted.folder}: {_reason(error)}") from None
+    return found
 
 
 def _reason(error: ActorDiedError) -> str:
@@ -127,6 +156,10 @@ class RayOwner:
             if self._actor is None:
                 self._actor = ray.get_actor(NAME, NAMESPACE)
             return ray.get(self._actor.call.remote(method, *values), timeout=wait_s + ANSWER_S)
+        except (
+            RayTaskError
+        ) as error:  # the owner's own word; Ray's has a traceback in it, which is no client's
+            raise error.cause from None
         except (RayActorError, GetTimeoutError, ValueError) as error:  # ValueError: there is no such actor
             self._actor = None
             raise RegistryAway("the registry's owner cannot be reached; try again later") from error

@@ -10,6 +10,7 @@ from typing import Any
 from ray import serve
 from starlette.types import Message, Scope
 
+from lorikeet_server.api import access_log
 from lorikeet_server.cluster.call import Call, Part
 from lorikeet_server.cluster.registry import RayOwner
 from lorikeet_server.config import ServerConfig
@@ -23,6 +24,7 @@ class Replica:
     def __init__(self, config: ServerConfig) -> None:
         logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
         log.setLevel(logging.INFO)
+        access_log.switch(config.http.access_log)
         from lorikeet_server.cluster.home import open_home  # torch, which the door does without
 
         self._name = serve.get_replica_context().replica_id.unique_id
@@ -30,7 +32,11 @@ class Replica:
         self._home.start()
 
     async def answer(self, call: Call) -> AsyncIterator[Part]:
-        """Runs the application on one request; its messages as they come, several at once where they do."""
+        """Runs the application on one request; its messages as they come, several at once where they do.
+
+        First an empty part: the request is here.
+        """
+        yield Part(self._name, (), False)
         exchange = _Exchange(call)
         running = asyncio.ensure_future(self._home.app(exchange.scope, exchange.receive, exchange.send))
         running.add_done_callback(lambda _: exchange.end())
@@ -46,10 +52,14 @@ class Replica:
     async def scrape(self, call: Call) -> tuple[str, bytes]:
         """(this replica's name, its metrics as text)."""
         plain = {**call.scope, "headers": [each for each in call.scope["headers"] if each[0] != b"accept"]}
-        body = b""
+        body = bytearray()
         async for part in self.answer(Call(plain, (), "")):
             body += b"".join(each.get("body", b"") for each in part.messages)
-        return self._name, body
+        return self._name, bytes(body)
+
+    async def drain(self, seconds: float) -> None:
+        """Take nothing new; what still runs after so long is ended, each request with its terminal answer."""
+        await self._home.drain(seconds)
 
     def base_name(self) -> str:
         return self._home.base_name
@@ -60,7 +70,7 @@ class Replica:
             raise RuntimeError("the engine has stopped after an internal error")
 
     async def __del__(self) -> None:
-        """Serve has waited for the requests that ran, up to --drain-seconds."""
+        """Serve has waited for the requests that ran."""
         if hasattr(self, "_home"):
             await self._home.close()
 

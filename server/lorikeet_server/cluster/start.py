@@ -7,54 +7,98 @@ import os
 import signal
 import threading
 import time
-from dataclasses import replace
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import ray
 from ray import serve
 
 from lorikeet_adapters.errors import RefusedError
-from lorikeet_server.cluster.application import NAME, application
+from lorikeet_server.cluster.application import NAME, application, gpus_of, has_room
+from lorikeet_server.cluster.arguments import rooted
 from lorikeet_server.cluster.registry import start_owner, stop_owner
-from lorikeet_server.config import ServerConfig
+from lorikeet_server.config import ClusterConfig, ServerConfig
 from lorikeet_server.desk import Place
 from lorikeet_server.server_desk import ServerDesk
 
 log = logging.getLogger("lorikeet")
+POLL_S = 0.1
+ENDING_S = 40.0  # for the engine's last step, and the answers
 OWN_CORES = 1  # of a cluster begun here, beside the replicas': Ray's own processes
+
+
+class _Told(BaseException):
+    """To stop, while the cluster is being begun."""
 
 
 def run_on_ray(config: ServerConfig, wanted: dict[str, Path], started: float) -> None:
     """Raises LorikeetError. `config` has been checked.
 
     On a cluster of its own until SIGTERM or Ctrl-C. On one that was there it deploys and returns: the
-    application stays, and the same command with other flags replaces its replicas one after the other.
+    application stays, and the same command with other flags replaces its replicas.
     """
-    config = replace(config, data_dir=config.data_dir.resolve())
-    stop = threading.Event()
-    _join(config)
-    for each in (signal.SIGTERM, signal.SIGINT):  # after Ray, which has its own
-        signal.signal(each, lambda *_: stop.set())
+    config = rooted(config, Path.cwd())
+    with suppress(_Told):
+        _join(config.cluster)
+        _hear(_tell)
+        try:
+            _deploy(config)
+            for name, folder in wanted.items():
+                ServerDesk(config.http.url).add(Place(str(folder), "main"), name, True, ())
+            address = ray.get_runtime_context().gcs_address
+            log.info(
+                "ready in %.1f s: %d replicas behind %s, on the cluster %s",
+                *(time.monotonic() - started, config.cluster.replicas, config.http.url, address),
+            )
+            if not config.cluster.ray_address:
+                _stay(config.http.drain_seconds)
+        finally:
+            ray.shutdown()
+
+
+def _hear(told: Callable[[], None]) -> None:
+    """After Ray, which has handlers of its own."""
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, lambda *_: told())
+
+
+def _tell() -> None:
+    raise _Told
+
+
+def _stay(seconds: int) -> None:
+    """Until a signal; then every request has its ending before the replicas go. A second signal does not wait."""
+    stop, hurry = threading.Event(), threading.Event()
+    _hear(lambda: (hurry if stop.is_set() else stop).set())
+    stop.wait()
+    log.info("stopping: what runs may finish within %d s; a second signal ends it", seconds)
+    draining = threading.Thread(target=_drain, args=(seconds,), daemon=True)
+    draining.start()
+    while draining.is_alive() and not hurry.is_set():
+        draining.join(POLL_S)
+    if hurry.is_set():
+        _drain(0)
+    serve.delete(NAME)
+    stop_owner()
+
+
+def _drain(seconds: float) -> None:
+    """All replicas at once: nothing new is taken, and what still runs then is ended with its answer."""
     try:
-        _deploy(config)
-        for name, folder in wanted.items():
-            ServerDesk(config.http.url).add(Place(str(folder), "main"), name, True, ())
-        log.info(
-            "ready in %.1f s: %d replicas behind %s",
-            time.monotonic() - started,
-            config.cluster.replicas,
-            config.http.url,
+        serve.get_deployment_handle("Engine", NAME).broadcast("drain", seconds).results(
+            timeout_s=seconds + ENDING_S, return_exceptions=True
         )
-        if not config.cluster.ray_address:
-            stop.wait()
-            log.info("stopping: replicas finish what runs, up to %d s", config.http.drain_seconds)
-            serve.delete(NAME)
-            stop_owner()
-    finally:
-        ray.shutdown()
+    except Exception as error:  # whatever is wrong with them, they are about to go
+        log.warning("the replicas could not be told to stop: %s", error)
 
 
 def _deploy(config: ServerConfig) -> None:
+    gpus = config.cluster.replicas * gpus_of(config.model.device)
+    if not has_room(gpus):
+        raise RefusedError(
+            f"{config.cluster.replicas} replicas need {gpus} GPUs, the cluster has fewer; say fewer --replicas, or --device cpu"
+        )
     start_owner(config)
     quiet = {"log_level": "WARNING", "enable_access_log": False}  # replicas write an access log of their own
     serve.start(
@@ -68,13 +112,15 @@ def _deploy(config: ServerConfig) -> None:
         raise RefusedError(f"the replicas do not start: {error}") from error
 
 
-def _join(config: ServerConfig) -> None:
+def _join(cluster: ClusterConfig) -> None:
     """Ray reports home by default; whoever serves with us has not agreed to that."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    cluster = config.cluster
     if cluster.ray_address:
-        ray.init(cluster.ray_address)
+        try:
+            ray.init(cluster.ray_address)
+        except ConnectionError as error:
+            raise RefusedError(f"no Ray cluster answers at --ray-address {cluster.ray_address}") from error
         return
-    # Twice: in a rolling update the old replicas go on until the new ones are ready.
+    # Twice: in an update the old replicas go on until the new ones are ready.
     cores = cluster.most_replicas * cluster.replica_cpus * 2 + OWN_CORES
     ray.init("local", num_cpus=max(cores, os.cpu_count() or 1), include_dashboard=False)

@@ -13,8 +13,8 @@ from starlette.testclient import TestClient
 
 from lorikeet_adapters.errors import RefusedError
 from lorikeet_server.api import console
+from lorikeet_server.checks import open_keys
 from lorikeet_server.config import Console, HttpConfig
-from lorikeet_server.serve import open_keys
 from tests.server.world import Server, client_of
 
 VENDOR = console.FOLDER / "vendor"

@@ -32,6 +32,7 @@ class Cluster:
         self.folders = [
             make_adapter(folder / "adapters" / name, shapes, seed) for seed, name in enumerate(self.names)
         ]
+        words = ("--drain-seconds", "2", *words)
         self.process: ServerProcess = demo_server(folder, "--ray", *words)
         for name in self.names:
             assert register(self.url, name, name).status_code == 201
@@ -64,7 +65,7 @@ class Cluster:
 
     def close(self) -> None:
         """Ray's processes end with the command that began them, also when it is killed."""
-        children = psutil.Process(self.process.pid).children(recursive=True)
+        children = [] if self.process.is_over else psutil.Process(self.process.pid).children(recursive=True)
         self.process.close()
         for each in children:
             with suppress(psutil.Error):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,11 +33,15 @@ class Engines:
     calls: list[Call] = field(default_factory=list)
     put_pieces: list[bytes] = field(default_factory=list)
     closed: int = 0
+    is_away: bool = False  # no replica takes anything
 
     async def send(self, call: Call) -> AsyncIterator[Part]:
         self.calls.append(call)
         begun = False
         try:
+            if self.is_away:
+                await asyncio.sleep(3600)
+            yield Part("replica", (), False)
             for step in self.scripts[len(self.calls) - 1]:
                 if isinstance(step, Dies):
                     raise ReplicaGone("killed")

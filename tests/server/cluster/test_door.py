@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from lorikeet_server.api.gate import Gate
+from lorikeet_server.cluster.affinity import order
 from lorikeet_server.cluster.door import ATTEMPTS, SMALL, Bounds, Door
 from lorikeet_server.keyring import Keyring, Scope, add_key
 from tests.server.cluster.stand_in import JSON, STREAM, Begins, Dies, Engines, body, start
@@ -192,3 +193,40 @@ def test_bodies_are_bounded_together_and_give_back_what_they_took(monkeypatch: p
 
     assert asyncio.run(asking()) == [200, 503, 200, 503, 200]
     assert len(engines.calls) == 3
+
+
+@pytest.mark.safety("reliability 3")
+@pytest.mark.parametrize("path", ["/health/ready", "/v1/completions", "/metrics"])
+def test_where_no_replica_takes_it_there_is_an_answer_all_the_same(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for bound in ("ALIVE_S", "TAKEN_S"):
+        monkeypatch.setattr(f"lorikeet_server.cluster.door.{bound}", 0.01)
+    engines = Engines([[]], is_away=True)
+    answer = ask(engines, path, "POST" if path == "/v1/completions" else "GET")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "server_busy")
+    assert engines.closed == 1
+
+
+@pytest.mark.parametrize("model", ["\ud800", "a:" + "1" + 400 * "0", 400 * "9"])
+def test_a_strange_model_is_the_replicas_to_refuse(model: str) -> None:
+    """Its place is computed from it all the same, and no error of that is the client's."""
+    engines = Engines([WHOLE])
+    body = json.dumps(
+        {"model": model, "prompt": "a", "adapters": [{"name": "x", "weight": 10**400}]}
+    ).encode()
+    assert ask(engines, json=None, content=body).status_code == 200
+    assert order(engines.calls[0].adapter or model, {"a": 0, "b": 0}, 1)
+
+
+@pytest.mark.safety("security 13")
+def test_what_nobody_thought_of_is_an_error_of_the_route(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(Engines):
+        async def send(self, call: Any) -> Any:
+            raise ValueError("secret")
+            yield
+
+    answer = ask(Broken([]))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
+    assert "secret" not in answer.text
+    assert "secret" in caplog.text

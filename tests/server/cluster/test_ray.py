@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -103,7 +104,6 @@ def test_a_client_that_leaves_frees_its_place(cluster: Cluster) -> None:
     aborted = metric(cluster.url, "lorikeet_requests_total", 'reason="aborted"')
     with httpx.stream("POST", f"{cluster.url}/v1/completions", json=body, timeout=30) as answer:
         next(answer.iter_lines())
-        assert metric(cluster.url, "lorikeet_requests_running") == 1
     cluster.until(lambda: metric(cluster.url, "lorikeet_requests_running") == 0)
     assert metric(cluster.url, "lorikeet_requests_total", 'reason="aborted"') == aborted + 1
 
@@ -176,6 +176,21 @@ def update(cluster: Cluster, *flags: str) -> None:
     done = lorikeet("serve", *words, *base, *root, *flags)
     assert done.returncode == 0, done.stderr[-4000:]
     cluster.until(lambda: not cluster.replicas() & before)
+
+
+@pytest.mark.safety("reliability 1", "reliability 12")
+def test_told_to_stop_under_load_it_cuts_nobody_off(cluster: Cluster) -> None:
+    """The last test of this cluster: every answer that was begun ends with its reason, or an error that says so."""
+    plans = [Plan(cluster.names[:10], 8, 400), Plan(cluster.names[:10], 4, 24, whole=10)]
+    with under_load(cluster, *plans) as tallies:
+        for each in tallies:
+            each.complete = each.ended = 0
+        ended = ThreadPoolExecutor(1).submit(cluster.process.end, signal.SIGTERM)
+        cluster.until(lambda: "stopping" in cluster.process.log)
+    assert ended.result(timeout=90) == 0
+    for tally in tallies:
+        assert not tally.faults, tally.faults[:5]
+    assert tallies[0].complete + tallies[0].ended > 0
 
 
 def pages(url: str) -> list[dict[str, object]]:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from lorikeet_adapters.errors import RefusedError
+from lorikeet_server.checks import check_cluster
 from lorikeet_server.config import ClusterConfig, HttpConfig, RequestLogConfig, ServerConfig
-from lorikeet_server.serve import check_cluster
 
 WITHOUT_RAY = """
 import importlib.util

@@ -114,7 +114,10 @@ def test_characters_of_several_tokens_are_always_whole(tiny: Lexicon) -> None:
     assert max(lengths) > 6, "characters of three and four bytes must have come up"
 
 
-TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x7f"), max_size=8)
+# Not the name of a special token: `follow` would take it for that token, which no grammar allows.
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x7f"), max_size=8).filter(
+    lambda text: "<|" not in text
+)
 
 
 @given(st.dictionaries(TEXT, TEXT | st.integers() | st.none(), max_size=3))
