@@ -19,7 +19,7 @@ from tests.server.cluster.conftest import OWNER, REPLICA, Cluster
 from tests.server.process import lorikeet
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
-REQUESTS = 600
+REQUESTS = 500
 HITS = 0.9
 VISIBLE_S = 2.0
 
@@ -61,7 +61,7 @@ def test_fifty_adapters_by_popularity_are_answered_as_peft_does_and_at_home(clus
     expected = peft_answers(cluster.folders)
     before = {placed: door(cluster, placed) for placed in ("home", "spilled")}
     loads = metric(cluster.url, "lorikeet_adapter_load_seconds_count")
-    found = ask_by_popularity(cluster.url, cluster.names, REQUESTS, clients=24)
+    found = ask_by_popularity(cluster.url, cluster.names, REQUESTS, clients=16)
     wrong = [each for each in found if (each.status, each.text) != (200, expected[each.name])]
     assert not wrong, wrong[:3]
     home, spilled = (door(cluster, placed) - before[placed] for placed in ("home", "spilled"))
@@ -158,7 +158,7 @@ def test_the_registrys_owner_is_killed_and_nothing_acknowledged_is_lost(cluster:
 
 
 def test_a_rolling_update_fails_no_request(cluster: Cluster) -> None:
-    plans = [Plan(cluster.names[:10], 2, 24, whole=10), Plan(cluster.names[:10], 2, 48)]
+    plans = [Plan(cluster.names[:10], 1, 24, whole=10), Plan(cluster.names[:10], 1, 48)]
     with under_load(cluster, *plans) as tallies:
         update(cluster, "--max-slots", "4")
     for tally in tallies:
