@@ -69,15 +69,16 @@ def _tell() -> None:
 
 def _stay(seconds: int) -> None:
     """Until a signal; then every request has its ending before the replicas go. A second signal does not wait."""
-    stop, hurry = threading.Event(), threading.Event()
-    _hear(lambda: (hurry if stop.is_set() else stop).set())
-    stop.wait()
+    told: list[None] = []  # an event would be set by a handler within a handler, and its lock is taken then
+    _hear(lambda: told.append(None))
+    while not told:
+        time.sleep(POLL_S)
     log.info("stopping: what runs may finish within %d s; a second signal ends it", seconds)
     draining = threading.Thread(target=_drain, args=(seconds,), daemon=True)
     draining.start()
-    while draining.is_alive() and not hurry.is_set():
+    while draining.is_alive() and len(told) < 2:
         draining.join(POLL_S)
-    if hurry.is_set():
+    if len(told) > 1:
         _drain(0)
     serve.delete(NAME)
     stop_owner()
