@@ -32,6 +32,7 @@ MORE_AFTER_S, FEWER_AFTER_S = 10.0, 300.0  # a base takes long to load, so none 
 BESIDE = 64  # requests of a replica beside those that generate: lists, scrapes, registrations
 DOOR_REQUESTS = 4096
 SURGE_PERCENT = 100
+STARTS = 3  # of a replica, before what keeps it from starting is told
 
 
 class ServeDoor:
@@ -94,7 +95,7 @@ def application(config: ServerConfig) -> Application:
 def build(args: dict[str, Any]) -> Application:
     """For `serve deploy`: `args` are flags of `lorikeet serve` without their dashes, as in its `--config` file."""
     config = read_arguments(args)
-    start_owner(config)
+    start_owner(config, "")
     return application(config)
 
 
@@ -121,6 +122,7 @@ def _replicas(config: ServerConfig) -> Any:
     return serve.deployment(
         name="Engine",
         max_ongoing_requests=config.http.max_open_requests + BESIDE,
+        max_constructor_retry_count=STARTS,
         max_surge_percent=SURGE_PERCENT if has_room(2 * cluster.replicas * gpus) else 0,
         health_check_period_s=HEALTH_S,
         health_check_timeout_s=HUNG_S,

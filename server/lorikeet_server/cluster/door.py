@@ -25,6 +25,8 @@ from lorikeet_server.api.app import ROUTES
 from lorikeet_server.api.envelope import NATIVE_PATHS, native_envelope, on_error, openai_envelope
 from lorikeet_server.api.gate import OPEN, Gate
 from lorikeet_server.api.pace import Paced
+from lorikeet_server.cluster.answer import Answer, Kept
+from lorikeet_server.cluster.body import Body
 from lorikeet_server.cluster.call import LOCAL_ONLY, SCRAPED, Call, Engines, Part, ReplicaGone, adapter_of
 from lorikeet_server.cluster.exposition import merged
 from lorikeet_server.cluster.tally import Tally
@@ -40,7 +42,6 @@ from lorikeet_server.errors import (
 
 log = logging.getLogger("lorikeet")
 ATTEMPTS = 4
-SMALL = 1 << 20  # bytes of a body that are sent by value
 TAKEN_S = 30.0  # for a replica to take a request; how long it waits there is the replica's own bound
 ALIVE_S = 2.0  # the same for the routes that ask who lives
 SCRAPED_S = 5.0
@@ -74,19 +75,19 @@ class Door:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """An ASGI application; whatever fails here is answered in the route's own envelope."""
-        answer = _Answer(send)
+        answer = Answer(send)
         scope["app"] = _ROUTED
         try:
             _check_client(scope, self._bounds)
             if scope["method"] != "OPTIONS":  # a preflight has no key; the replica knows who may ask
                 self._gate.admit(scope, Headers(scope=scope))
             _check_shared(scope["path"])
-            await self._answer(scope, receive, answer)
+            await self._pass_on(scope, receive, answer)
         except Exception as error:
             await _tell(error, scope, receive, answer)
 
-    async def _answer(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
-        body = _Body(self._engines)
+    async def _pass_on(self, scope: Scope, receive: Receive, answer: Answer) -> None:
+        body = Body(self._engines)
         try:
             await self._read(scope, receive, body)
             adapter = "" if body.put else adapter_of(scope["path"], bytes(body.last), self._base_name)
@@ -98,7 +99,7 @@ class Door:
         finally:
             self._held -= body.held
 
-    async def _read(self, scope: Scope, receive: Receive, body: _Body) -> None:
+    async def _read(self, scope: Scope, receive: Receive, body: Body) -> None:
         """The whole of it, as nothing can be asked twice of a stream; most of a large one is not held here."""
         most = self._bounds.upload if scope["path"] == UPLOADS else self._bounds.body
         async for chunk in Request(scope, Paced(receive)).stream():
@@ -110,7 +111,7 @@ class Door:
                     "the bodies that are being read take all their memory; try again in a second"
                 )
 
-    async def _relay(self, call: Call, answer: _Answer) -> None:
+    async def _relay(self, call: Call, answer: Answer) -> None:
         for _ in range(ATTEMPTS):
             try:
                 await self._once(call, answer)
@@ -126,7 +127,7 @@ class Door:
             + ("send it again" if call.is_repeatable else "look whether it was done before you send it again")
         )
 
-    async def _once(self, call: Call, answer: _Answer) -> None:
+    async def _once(self, call: Call, answer: Answer) -> None:
         """Nothing goes out before a token is generated or the answer complete: until then it can be another's."""
         held: list[Message] = []
         async with aclosing(_closing(self._engines.send(call))) as parts:
@@ -139,11 +140,14 @@ class Door:
                         await answer.send(message)
                     held = []
 
-    async def _scrape(self, call: Call, scope: Scope, receive: Receive, answer: _Answer) -> None:
+    async def _scrape(self, call: Call, scope: Scope, receive: Receive, answer: Answer) -> None:
         """One replica first, as any request: its gate says whether this caller may see the others', too."""
-        first = _Kept()
-        async with asyncio.timeout(SCRAPED_S):
-            await self._relay(call, _Answer(first.take))
+        first = Kept()
+        try:
+            async with asyncio.timeout(SCRAPED_S):
+                await self._relay(call, Answer(first.take))
+        except TimeoutError:
+            raise ServerBusy(f"no replica answered the scrape within {SCRAPED_S:g} s") from None
         if first.status != 200:
             for message in first.messages:
                 await answer.send(message)
@@ -154,34 +158,6 @@ class Door:
         await response(scope, receive, answer.send)
 
 
-class _Body:
-    """A body as it comes: what is over `SMALL` is put where it takes no memory here."""
-
-    def __init__(self, engines: Engines) -> None:
-        self._engines = engines
-        self.put: list[Any] = []
-        self.last = bytearray()
-        self.size = 0
-
-    async def add(self, chunk: bytes) -> int:
-        """Returns how many more bytes are held here than before, fewer where it is negative."""
-        before = self.held
-        self.last += chunk
-        self.size += len(chunk)
-        if len(self.last) > SMALL:
-            self.put.append(await self._engines.put(bytes(self.last)))
-            self.last.clear()
-        return self.held - before
-
-    @property
-    def held(self) -> int:
-        return len(self.last)
-
-    @property
-    def pieces(self) -> tuple[Any, ...]:
-        return (*self.put, bytes(self.last))
-
-
 class _Routed:
     """The routes alone, by which the gate knows what a path needs."""
 
@@ -189,40 +165,6 @@ class _Routed:
 
 
 _ROUTED = _Routed()
-
-
-class _Answer:
-    """Where the answer goes, and how far it has come."""
-
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self.is_open = False
-        self.is_stream = False
-
-    async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.is_open = True
-            kinds = [value for name, value in message["headers"] if name.lower() == b"content-type"]
-            self.is_stream = any(each.startswith(b"text/event-stream") for each in kinds)
-        await self._send(message)
-
-
-class _Kept:
-    """An answer that is looked at first."""
-
-    def __init__(self) -> None:
-        self.messages: list[Message] = []
-
-    async def take(self, message: Message) -> None:
-        self.messages.append(message)
-
-    @property
-    def status(self) -> int:
-        return int(self.messages[0]["status"])
-
-    @property
-    def body(self) -> bytes:
-        return b"".join(each.get("body", b"") for each in self.messages)
 
 
 async def _closing(parts: AsyncIterator[Any]) -> Any:
@@ -240,7 +182,7 @@ async def _soon(parts: AsyncIterator[Part], seconds: float) -> Part:
         raise ServerBusy(f"no replica took the request within {seconds:g} s; try again in a second") from None
 
 
-async def _tell(error: Exception, scope: Scope, receive: Receive, answer: _Answer) -> None:
+async def _tell(error: Exception, scope: Scope, receive: Receive, answer: Answer) -> None:
     """As a whole answer, or inside the stream that has begun."""
     if not answer.is_open:
         response = await on_error(Request(scope), error)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -51,7 +52,8 @@ class RegistryActor:
         logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
         log.setLevel(logging.INFO)
         store = open_store(Path(settings.folder), settings.max_blob_bytes)
-        store.announce(settings.url)
+        if settings.url:
+            store.announce(settings.url)
         self._settings = settings
         self._owner = LocalOwner(store)
 
@@ -62,15 +64,15 @@ class RegistryActor:
         return getattr(self._owner, method)(*values)
 
 
-def start_owner(config: ServerConfig) -> None:
+def start_owner(config: ServerConfig, url: str) -> None:
     """On this machine, where its data folder is, unless it runs already. Returns once it has opened the folder.
 
-    Raises RefusedError for a cluster whose registry is in another folder, or a folder that cannot be opened.
+    `url` is where commands about that folder are to go, empty where it is not known. Raises RefusedError for a cluster whose registry is in another folder, or a folder that cannot be opened.
     """
     wanted = Settings(
         str(config.data_dir.resolve()),
         config.http.max_adapter_bytes,
-        config.http.url,
+        url,
         config.cluster.most_replicas * 2 + SPARE_CALLS,
         version("lorikeet"),
     )
@@ -112,7 +114,8 @@ def _reason(error: ActorDiedError) -> str:
 
 
 def stop_owner() -> None:
-    ray.kill(ray.get_actor(NAME, NAMESPACE), no_restart=True)
+    with suppress(ValueError):  # there is none
+        ray.kill(ray.get_actor(NAME, NAMESPACE), no_restart=True)
 
 
 class RayOwner:

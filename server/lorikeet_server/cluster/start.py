@@ -100,7 +100,7 @@ def _deploy(config: ServerConfig) -> None:
         raise RefusedError(
             f"{config.cluster.replicas} replicas need {gpus} GPUs, the cluster has fewer; say fewer --replicas, or --device cpu"
         )
-    start_owner(config)
+    start_owner(config, config.http.url)
     quiet = {"log_level": "WARNING", "enable_access_log": False}  # replicas write an access log of their own
     serve.start(
         proxy_location="EveryNode" if config.cluster.ray_address else "HeadOnly",

@@ -12,7 +12,8 @@ import pytest
 
 from lorikeet_server.api.gate import Gate
 from lorikeet_server.cluster.affinity import order
-from lorikeet_server.cluster.door import ATTEMPTS, SMALL, Bounds, Door
+from lorikeet_server.cluster.body import SMALL
+from lorikeet_server.cluster.door import ATTEMPTS, Bounds, Door
 from lorikeet_server.keyring import Keyring, Scope, add_key
 from tests.server.cluster.stand_in import JSON, STREAM, Begins, Dies, Engines, body, start
 
