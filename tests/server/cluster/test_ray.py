@@ -61,7 +61,7 @@ def test_fifty_adapters_by_popularity_are_answered_as_peft_does_and_at_home(clus
     expected = peft_answers(cluster.folders)
     before = {placed: door(cluster, placed) for placed in ("home", "spilled")}
     loads = metric(cluster.url, "lorikeet_adapter_load_seconds_count")
-    found = ask_by_popularity(cluster.url, cluster.names, REQUESTS, clients=16)
+    found = ask_by_popularity(cluster.url, cluster.names, REQUESTS, clients=20)
     wrong = [each for each in found if (each.status, each.text) != (200, expected[each.name])]
     assert not wrong, wrong[:3]
     home, spilled = (door(cluster, placed) - before[placed] for placed in ("home", "spilled"))
